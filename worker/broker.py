@@ -1,0 +1,79 @@
+"""The broker that the engine is handed: what it asks of Kafka, and of whatever simulates Kafka.
+
+Law: the engine knows topics, partitions and offsets through this Protocol only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+
+class Record(NamedTuple):
+    """One fetched record, exactly as Kafka holds it. `headers` keep order and duplicates."""
+
+    partition: Partition
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Outgoing(NamedTuple):
+    """One record to produce. The partition follows from `key` by Kafka's default partitioner."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class AssignmentListener(Protocol):
+    """Told of partitions coming and going. Each rebalance revokes all and assigns anew (eager)."""
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """These partitions leave; the last chance to commit for them. Must end within the rebalance timeout."""
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """These partitions arrive; fetching starts at their committed offsets after this returns."""
+
+
+class Broker(Protocol):
+    """Kafka as the engine sees it. One consumer and one producer per worker process."""
+
+    async def poll(self, *, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+        """Return at most `records_max` fetched records, in offset order per partition.
+
+        Records of topics for which `first(topic)` holds come before all others: others are looked at
+        only when those have nothing buffered. Waits at most about `wait_ms` for the first record and
+        returns `[]` then. An outage makes it return `[]`; it heals by itself.
+        """
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit that everything below each offset is admitted.
+
+        Raises:
+            BrokerError: The broker refused or did not answer; nothing is known to be committed. Safe to repeat.
+        """
+
+    async def produce(self, outgoing: Sequence[Outgoing]) -> None:
+        """Return once every record is acknowledged by all in-sync replicas.
+
+        Raises:
+            BrokerError: At least one was not acknowledged in time; any of them may still arrive (receivers dedupe).
+        """
+
+    def listen(self, listener: AssignmentListener) -> None:
+        """Name the one listener; before the broker is entered."""
+
+
