@@ -15,6 +15,7 @@ PerdureError                        str() is a full sentence: what happened, to 
 ├── GapError                        the store lost what was appended: abandon the attempt and replay
 ├── StoreError                      Redis refused or cannot serve: the message says which command mends it
 ├── BrokerError                     Kafka refused or did not answer: nothing was acknowledged, send again
+├── ServerProcessError              a server that we started ourselves (embedded, tests) did not: read the log it names
 └── InvocationNotFoundError         the store knows no invocation of that id (never admitted, or expired)
 ```
 """
@@ -38,9 +39,7 @@ class TerminalError(PerdureError):
         metadata: Small strings that travel with the failure.
     """
 
-    def __init__(
-        self, message: str, status_code: int = 500, metadata: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str, status_code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.status_code = status_code
@@ -56,9 +55,7 @@ class RetryableError(PerdureError):
         retry_after: The delay before the next try; `None` leaves it to the policy in force.
     """
 
-    def __init__(
-        self, message: str, status_code: int = 500, retry_after: timedelta | None = None
-    ) -> None:
+    def __init__(self, message: str, status_code: int = 500, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.status_code = status_code
@@ -125,6 +122,10 @@ class StoreError(PerdureError):
 
 class BrokerError(PerdureError):
     """Kafka refused a request or did not answer in time; what was sent is not acknowledged."""
+
+
+class ServerProcessError(PerdureError):
+    """A Redis or Kafka that Perdure runs as a child process did not start, or does not run; the log is named."""
 
 
 class InvocationNotFoundError(PerdureError):
