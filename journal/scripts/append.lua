@@ -1,0 +1,30 @@
+-- Appends entries to a journal, if this attempt still owns it. The hot path: three commands for one entry.
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due
+-- ARGV[1] epoch  [2] token  [3] after: entries that the caller knows  [4] seq: this attempt's n-th append
+--     [5] 1 where consecutive failures start from 0 again  [6] count of timers, then (member, delay_ms) each, then (type, body) each
+-- Returns the new length, or {length, entries past `after`} where others appended meanwhile or this is a resend
+-- Errors: FENCED <epoch>: another attempt owns it. GAP <length>: the store has lost what the caller knows.
+local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq')
+if h[1] ~= ARGV[1] or h[2] ~= ARGV[2] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
+local length, after = tonumber(h[3]), tonumber(ARGV[3])
+if h[4] == ARGV[4] then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
+if after > length then return redis.error_reply('GAP ' .. length) end
+local before, timers = length, tonumber(ARGV[6])
+for i = 7 + 2 * timers, #ARGV, 2 do
+  length = length + 1
+  redis.call('XADD', KEYS[2], length .. '-' .. ARGV[1], ARGV[i], ARGV[i + 1])
+end
+if ARGV[5] == '1' then
+  redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4], 'failures', 0)
+else
+  redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4])
+end
+if timers > 0 then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  for i = 7, 6 + 2 * timers, 2 do
+    redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[i + 1]), ARGV[i])
+  end
+end
+if before == after then return length end
+return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')}

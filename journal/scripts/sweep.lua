@@ -1,0 +1,81 @@
+-- prelude
+-- Does everything of one slot that is due. Nothing is popped: a transition replaces its deadline by the next one, and what
+-- must reach Kafka stays in `due`, further out, until it is claimed or acknowledged.
+-- KEYS[1] due
+-- ARGV[1] the slot's prefix  [2] members at most  [3] reply_lease_ms  [4] prefix of the hint channels
+-- Returns {ms until the next deadline or -1, {action, ...}}; an action is {'resume', id, epoch, service} | {'reply', id, topics, output}
+--     | {'hint', worker, id}
+local now = now_ms()
+local prefix = ARGV[1]
+local actions = {}
+
+local function act(...) actions[#actions + 1] = {...} end
+
+local function wake(keys, id, h)
+  make_ready(keys, id, h[2], now)
+  act('resume', id, h[1], h[5])
+end
+
+local function event(keys, id, h, kind, body)
+  local length = tonumber(h[3]) + 1
+  redis.call('XADD', keys[2], length .. '-' .. h[1], kind, body)
+  redis.call('HSET', keys[1], 'length', length)
+end
+
+local on = {}
+
+-- The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused.
+function on.lease(keys, id, h)
+  if h[2] ~= 'running' then return end
+  local text = 'worker ' .. (h[4] or '?') .. ' stopped answering and its lease ended'
+  event(keys, id, h, 'attempt_failed', '{"at":' .. whole(now) .. ',"error":"' .. text ..
+    '","stack":"","command":"","retry_ms":0}')
+  redis.call('HINCRBY', keys[1], 'failures', 1)
+  redis.call('HSET', keys[1], 'last_failure', text)
+  wake(keys, id, h)
+end
+
+function on.retry(keys, id, h) if h[2] == 'backing-off' then wake(keys, id, h) end end
+function on.wake(keys, id, h) if h[2] == 'suspended' then wake(keys, id, h) end end
+function on.start(keys, id, h) if h[2] == 'scheduled' then wake(keys, id, h) end end
+
+function on.sleep(keys, id, h, index)
+  if h[2] == 'completed' then return end
+  event(keys, id, h, 'completion', '{"index":' .. index .. ',"at":' .. whole(now) .. ',"value":null}')
+  if h[2] == 'suspended' then wake(keys, id, h) end
+  if h[2] == 'running' then
+    redis.call('PUBLISH', ARGV[4] .. h[4], id)
+    act('hint', h[4], id)
+  end
+end
+
+function on.ready(keys, id, h)
+  if h[2] ~= 'ready' then return end
+  local redelivery = math.min(tonumber(h[6]) * 2, 3600000)
+  redis.call('HSET', keys[1], 'redelivery', redelivery)
+  redis.call('ZADD', keys[3], whole(now + redelivery), 'ready:' .. id)
+  act('resume', id, h[1], h[5])
+  return true
+end
+
+function on.reply(keys, id, h)
+  if h[2] ~= 'completed' then return end
+  redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'reply:' .. id)
+  local answer = redis.call('HMGET', keys[1], 'reply_to', 'output')
+  act('reply', id, answer[1], answer[2])
+  return true
+end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', whole(now), 'LIMIT', 0, ARGV[2])
+for _, member in ipairs(due) do
+  local kind, id, index = string.match(member, '^(%a+):([^:]+):?(%d*)$')
+  local keys = {prefix .. 'invocation:' .. id, prefix .. 'journal:' .. id, KEYS[1], prefix .. 'status:'}
+  local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'length', 'worker', 'service', 'redelivery')
+  local kept = h[1] and on[kind](keys, id, h, index)
+  if not kept then redis.call('ZREM', KEYS[1], member) end
+end
+redis.call('ZREMRANGEBYSCORE', prefix .. 'status:completed', '-inf', whole(now))
+local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local next_ms = -1
+if head[2] then next_ms = math.max(0, math.ceil(head[2] - now)) end
+return {next_ms, actions}

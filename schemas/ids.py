@@ -1,0 +1,90 @@
+"""Invocation ids: how they look, which slot they name, and how they are derived.
+
+An id is `inv_` + two characters that name a place (0..1023) + 22 characters. The slot of an invocation in a
+namespace is `place mod slots`, so an id is valid whatever the number of slots. Derived ids are frozen for ever:
+changing a derivation would run redelivered records a second time.
+
+Source: deterministic ids from (topic, partition, offset), as Restate and DBOS do for Kafka records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from typing import NewType
+
+InvocationId = NewType("InvocationId", str)
+
+PLACES = 1024
+"""How many places an id can name; the largest number of slots that a namespace can have."""
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuv"
+_BODY_LENGTH = 22
+_PATTERN = re.compile(rf"inv_[{_ALPHABET}]{{{_BODY_LENGTH + 2}}}")
+
+
+def _encode(number: int, length: int) -> str:
+    characters = []
+    for _ in range(length):
+        characters.append(_ALPHABET[number & 31])
+        number >>= 5
+    return "".join(reversed(characters))
+
+
+def _from_digest(place: int, digest: bytes) -> InvocationId:
+    return InvocationId(f"inv_{_encode(place, 2)}{_encode(int.from_bytes(digest[:14], 'big'), _BODY_LENGTH)}")
+
+
+def _digest(*parts: str) -> bytes:
+    # A length before each part keeps ("ab", "c") and ("a", "bc") apart.
+    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
+
+
+def place_of_object(service: str, key: str) -> int:
+    """The place (0..1023) of everything that belongs to one object or workflow key."""
+    return int.from_bytes(_digest("object", service, key)[-2:], "big") % PLACES
+
+
+def _place(service: str, key: str | None, digest: bytes) -> int:
+    return int.from_bytes(digest[-2:], "big") % PLACES if key is None else place_of_object(service, key)
+
+
+def new_invocation_id(service: str, key: str | None, entropy: random.Random) -> InvocationId:
+    """A fresh id, in the object's place where there is a key. `entropy` is the caller's source of randomness."""
+    digest = entropy.randbytes(32)
+    return _from_digest(_place(service, key, digest), digest)
+
+
+def id_of_record(
+    service: str, key: str | None, *, topic: str, partition: int, offset: int, timestamp_ms: int
+) -> InvocationId:
+    """The id of a record that names none: the same for every delivery of that record.
+
+    The timestamp keeps records apart whose topic was deleted and made anew, which starts at offset 0 again.
+    """
+    digest = _digest("record", topic, str(partition), str(offset), str(timestamp_ms))
+    return _from_digest(_place(service, key, digest), digest)
+
+
+def id_of_idempotency_key(service: str, handler: str, key: str | None, *, idempotency_key: str) -> InvocationId:
+    """The id of every record that carries this idempotency key for this handler (and object key)."""
+    digest = _digest("idempotency", service, handler, "" if key is None else f"k{key}", idempotency_key)
+    return _from_digest(_place(service, key, digest), digest)
+
+
+def is_invocation_id(text: str) -> bool:
+    """Whether `text` has the form of an invocation id."""
+    return _PATTERN.fullmatch(text) is not None
+
+
+def slot_of(invocation_id: str, slots: int) -> int:
+    """The slot of an invocation in a namespace of `slots` slots."""
+    place = _ALPHABET.index(invocation_id[4]) * 32 + _ALPHABET.index(invocation_id[5])
+    return place % slots
+
+
+def step_key(invocation_id: str, index: int) -> str:
+    """The idempotency key of the command at `index`: the same in every attempt, for the outside world to dedupe by."""
+    return f"{invocation_id}:{index}"

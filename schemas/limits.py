@@ -1,0 +1,40 @@
+"""Every bound on what comes from outside, with its reason. Settings may lower or raise those that say so."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RECORD_BYTES_MAX: Final = 1_000_000
+"""A record's value: Kafka's own default for a message (`message.max.bytes`) is 1 MiB; less leaves room for headers."""
+
+PAYLOAD_BYTES_MAX: Final = 1_000_000
+"""A step's result or an outcome: what the journal can hand on through Kafka in one record."""
+
+HEADERS_MAX: Final = 100
+"""Headers of a record: more is an accident, and each one is stored with the invocation."""
+
+NAME_LENGTH_MAX: Final = 200
+"""A service, handler or step name: service names become part of topic names, which Kafka ends at 249."""
+
+KEY_LENGTH_MAX: Final = 512
+"""An object key or idempotency key, in characters: keys become part of Redis keys."""
+
+JOURNAL_ENTRIES_MAX: Final = 50_000
+"""Entries of one journal: replay is linear, and a stream is read whole at each claim. A handler that needs more wants
+a loop of invocations."""
+
+ENTRIES_PER_APPEND_MAX: Final = 500
+"""Entries in one append: keeps one script under a millisecond or so, and under Lua's limit on unpacked arguments."""
+
+FAILURE_CHARACTERS_MAX: Final = 8_000
+"""A failure's message or stack in the journal; the rest is cut, and the text says so."""
+
+WAITERS_MAX: Final = 1_000
+"""Channels that wait for one outcome; later ones are told to ask again."""
+
+
+def shorten(text: str, characters_max: int = FAILURE_CHARACTERS_MAX) -> str:
+    """`text`, cut to the limit with a note of how much was left out. Lone surrogates are replaced: JSON has none."""
+    if len(text) > characters_max:
+        text = f"{text[:characters_max]}… ({len(text) - characters_max} characters left out)"
+    return text.encode("utf-8", "replace").decode()

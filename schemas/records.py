@@ -1,0 +1,132 @@
+"""Values of Kafka records: the invocation envelope, the resume notice, the reply.
+
+Producible by hand: an invocation is one JSON object, `{"handler": "add", "argument": {...}}` and no more is needed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple
+
+import orjson
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from .entries import Failure, Outcome, Success
+from .errors import DecodeError
+from .ids import InvocationId, is_invocation_id
+from .limits import KEY_LENGTH_MAX, NAME_LENGTH_MAX
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH_MAX)]
+_Key = Annotated[str, StringConstraints(min_length=1, max_length=KEY_LENGTH_MAX)]
+
+
+class Invocation(BaseModel):
+    """The value of a record of `<ns>.<Service>`: which handler to run, with what.
+
+    Attributes:
+        handler: The handler's name within the service that the topic names.
+        argument: Any JSON; left out for a handler that takes none.
+        key: The object or workflow key; the record's own key says the same where this is left out.
+        id: An invocation id (`inv_...`) of the producer's making; a second record with it is a duplicate.
+        idempotency_key: A name of the producer's own for this invocation; likewise.
+        not_before: Do not start before this instant (ISO 8601 with a zone, or seconds since the epoch).
+        reply_to: A topic that the outcome is produced to.
+        waiter: A Redis channel that is told the outcome; used by `Client`.
+        headers: Passed to the handler with the record's own headers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    handler: _Name
+    argument: Any = None
+    key: _Key | None = None
+    id: str | None = None
+    idempotency_key: _Key | None = None
+    not_before: datetime | None = None
+    reply_to: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
+    waiter: Annotated[str, StringConstraints(max_length=NAME_LENGTH_MAX)] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Invocation:
+        if self.id is not None and not is_invocation_id(self.id):
+            raise ValueError(
+                f"id {self.id!r} is not an invocation id (inv_ and 24 characters); "
+                "use idempotency_key for a name of your own"
+            )
+        if self.id is not None and self.idempotency_key is not None:
+            raise ValueError("give id or idempotency_key, not both: each of them alone says which invocation it is")
+        if self.not_before is not None and self.not_before.tzinfo is None:
+            raise ValueError("not_before needs a time zone, such as 2030-01-01T12:00:00Z")
+        return self
+
+    def payload(self) -> bytes:
+        """The argument as bytes for the handler's serde: its JSON, or nothing where the record has no argument."""
+        if "argument" not in self.model_fields_set:
+            return b""
+        return pydantic_core.to_json(self.argument)
+
+    def not_before_ms(self) -> int:
+        """`not_before` in milliseconds since the epoch; 0 where there is none."""
+        return 0 if self.not_before is None else int(self.not_before.timestamp() * 1000)
+
+
+def decode_invocation(value: bytes) -> Invocation:
+    """Read the envelope.
+
+    Raises:
+        DecodeError: The bytes are not JSON, or not this envelope; the message says where.
+    """
+    try:
+        fields = pydantic_core.from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise DecodeError(f"The value is not JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise DecodeError(f"The value is JSON, but a {type(fields).__name__} and not an object with a handler.")
+    try:
+        return Invocation.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'envelope'}: {e['msg']}" for e in error.errors())
+        raise DecodeError(f"The value is not an invocation: {problems}.") from error
+
+
+class Resume(NamedTuple):
+    """The value of a record of `<ns>.<Service>.resume`: run the next attempt of this invocation.
+
+    `epoch` is the epoch that it ends: whoever finds another one in Redis drops the record.
+    """
+
+    id: InvocationId
+    epoch: int
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return orjson.dumps({"id": self.id, "epoch": self.epoch})
+
+
+def decode_resume(value: bytes) -> Resume:
+    """Read a resume notice.
+
+    Raises:
+        DecodeError: It is not one.
+    """
+    try:
+        fields = orjson.loads(value)
+        invocation_id, epoch = fields["id"], fields["epoch"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise DecodeError(f"The value is not a resume notice: {error}.") from error
+    if not isinstance(invocation_id, str) or not is_invocation_id(invocation_id) or type(epoch) is not int:
+        raise DecodeError("The value is not a resume notice: it needs an invocation id and an epoch.")
+    return Resume(InvocationId(invocation_id), epoch)
+
+
+def encode_reply(invocation_id: str, outcome: Outcome) -> bytes:
+    """The value of a record of a `reply_to` topic: `{"id", "status", "value" | "failure"}`."""
+    match outcome:
+        case Success(value):
+            raw = orjson.Fragment(value) if value else None
+            return orjson.dumps({"id": invocation_id, "status": "success", "value": raw})
+        case Failure(code, message, metadata):
+            failure = {"code": code, "message": message, "metadata": dict(metadata)}
+            return orjson.dumps({"id": invocation_id, "status": "failure", "failure": failure})
