@@ -1,0 +1,102 @@
+"""Fixtures for the whole suite: the lane's servers, a namespace per test, private servers to break, waiting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from hypothesis import settings
+
+from perdure.worker.clock import system_random
+from perdure.worker.server_process import ServerProcess
+
+from .servers import lane
+from .servers.lane import Servers
+from .waiting import wait_until
+
+# Property tests have their own measure of patience: examples, not milliseconds, because CI machines stall.
+settings.register_profile("dev", max_examples=100, deadline=None)
+settings.register_profile("ci", max_examples=500, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+SERVER_FIXTURES = frozenset({"servers", "bootstrap_servers", "redis_url", "private_redis", "private_broker"})
+NAMESPACE_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+__all__ = ["wait_until"]
+
+
+def pytest_report_header() -> str:
+    """Name the lane and the versions of its servers."""
+    return lane.describe()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that reaches a server, so that the second lane runs these and no others."""
+    for item in items:
+        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("touches_servers")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch the lane's servers before the first test, whose deadline is for the test."""
+    touched = any(item.get_closest_marker("touches_servers") for item in session.items)
+    if touched and not session.config.option.collectonly:
+        lane.prepare()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """Start the lane's Redis and Kafka once, for all tests."""
+    directory = tmp_path_factory.mktemp("servers")
+    redis = await lane.new_redis(directory / "redis")
+    try:
+        broker = await lane.new_broker(directory / "broker")
+        try:
+            yield Servers(redis=redis, broker=broker)
+        finally:
+            await broker.stop()
+    finally:
+        await redis.stop()
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """URL of the session's Redis."""
+    return servers.redis_url
+
+
+@pytest.fixture
+def bootstrap_servers(servers: Servers) -> str:
+    """Address of the session's Kafka."""
+    return servers.bootstrap_servers
+
+
+@pytest.fixture
+async def private_redis(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """Start a Redis of this test's own, to kill, restart, pause and resume; its URL is `redis://` + `address`."""
+    server = await lane.new_redis(tmp_path / "private_redis")
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def private_broker(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """Start a broker of this test's own, to kill, restart, pause and resume; `address` is its bootstrap server."""
+    server = await lane.new_broker(tmp_path / "private_broker")
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Return a short name that no other test uses, such as `t3f9k2`."""
+    return "t" + "".join(system_random().choices(NAMESPACE_LETTERS, k=6))
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until() -> Callable[..., Awaitable[None]]:
+    """Return `tests.waiting.wait_until`, for those who would rather not import it."""
+    return wait_until

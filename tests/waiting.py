@@ -1,0 +1,37 @@
+"""Waiting for what another process or task will have done, with a deadline and a name for it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+
+# Between two looks: short enough that a wait costs a test nothing that one would notice.
+INTERVAL_S = 0.01
+
+
+async def wait_until(
+    predicate: Callable[[], object] | Callable[[], Awaitable[object]], *, timeout_s: float = 15.0, description: str = ""
+) -> None:
+    """Return as soon as `predicate()` is true.
+
+    Args:
+        predicate: A plain or an async function without arguments; asked every 10 ms.
+        timeout_s: Seconds after which it is given up.
+        description: What is waited for, for the failure's message.
+
+    Raises:
+        AssertionError: It was still false after `timeout_s`; the message holds the description and the last answer.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = predicate()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return
+        if time.monotonic() > deadline:
+            waited_for = description or inspect.getsource(predicate).strip()
+            raise AssertionError(f"Not within {timeout_s} s: {waited_for} (the last answer was {answer!r}).")
+        await asyncio.sleep(INTERVAL_S)
