@@ -64,9 +64,7 @@ def free_port(generator: random.Random) -> int:
     """
     for _ in range(100):
         port = generator.choice(PORTS)
-        with socket.socket() as candidate, contextlib.suppress(OSError):
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            candidate.bind((HOST, port))
+        if _is_free(port):
             return port
     raise ServerProcessError(f"No free port on {HOST} in {PORTS.start}-{PORTS.stop}. Name one that is free.")
 
@@ -121,7 +119,8 @@ class ServerProcess:
         """Start the server and return once it serves. Starting a running server does nothing.
 
         Raises:
-            ServerProcessError: It ended or did not serve within `READY_S`; the message holds the end of its log.
+            ServerProcessError: Its port is taken; or it ended or did not serve within `READY_S`, and the message holds
+                the end of its log.
         """
         if self.is_running:
             return
@@ -171,6 +170,11 @@ class ServerProcess:
         await asyncio.to_thread(self._send, signal.SIGCONT)
 
     def _spawn(self) -> None:
+        # Asked first, because otherwise the probe would take whoever listens there for the server.
+        if not _is_free(self.port):
+            raise ServerProcessError(
+                f"{self.name} cannot start: another program listens on {self.address}. End it, or name another port."
+            )
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", watchdog.__file__, str(self.log_path), *self._command],
@@ -233,6 +237,16 @@ class ServerProcess:
         return ServerProcessError(
             f"{self.name} {what}. The end of its log, {self.log_path}:\n{tail.decode(errors='replace').strip()}"
         )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
