@@ -185,8 +185,8 @@ class Store(Protocol):
     ) -> Awaitable[Sequence[str]]:
         """Record the outcome: `entries` ends with the `Output`. Returns the topics that want a reply.
 
-        `timers` are command indices of sleeps that nobody waits for any more. Without reply topics retention begins now,
-        else with the acknowledgement.
+        `timers` are command indices of sleeps that nobody waits for any more. Without reply topics retention begins
+        now, else with the acknowledgement.
 
         Raises:
             FencedError: Another attempt owns the invocation.

@@ -1,0 +1,302 @@
+"""One connection to one Redis node that coalesces: the commands of a loop tick leave in one write.
+
+Replies resolve futures in order. Nothing here knows what a journal is; the only law is that every command given to it
+may be sent twice:
+
+- A lost connection is made again, for ever, and what has no reply yet is sent again in order. All our scripts are
+  repeatable (see `store`), which makes that safe.
+- A reply that says "not now" (loading, out of memory, read-only replica, ...) is asked again after a pause.
+- An outage is logged once when it begins and once when it ends.
+
+Cancelling the task that awaits a future does not reach the connection: the command is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+import hiredis
+
+from perdure.schemas.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+Argument = bytes | str | int
+
+
+def _pack(arguments: tuple[Argument, ...]) -> bytes:
+    return hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub says a tuple of one
+
+
+_RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Pauses between attempts to connect; the last one is repeated. A second is short enough for "goes on by itself"."""
+
+_CONNECT_TIMEOUT_S = 5.0
+"""Longer than a busy server needs to accept, shorter than anyone wants to wait for a black hole."""
+
+REPLY_TIMEOUT_S = 15.0
+"""A connection that owes a reply for this long is given up and made anew. Above what an fsync or a big script stalls."""
+
+_NOT_NOW_PAUSE_S = 0.25
+"""Between repeats of a command that the server says it cannot take now."""
+
+_NOT_NOW = ("LOADING", "OOM", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
+
+
+class Endpoint(NamedTuple):
+    """Where and how to connect. `ssl` is `None` for plain TCP."""
+
+    host: str
+    port: int
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    ssl: ssl.SSLContext | None = None
+
+
+class _Call:
+    __slots__ = ("future", "packed", "sent_at")
+
+    def __init__(self, packed: bytes, future: asyncio.Future[Any]) -> None:
+        self.packed = packed
+        self.future = future
+        self.sent_at = 0.0
+
+
+class Wire:
+    """A self-healing, coalescing connection. Use as an async context manager.
+
+    Args:
+        locate: Where the node is now; asked before each connect, so that it may move.
+        scripts: Script texts by their SHA-1; loaded on each connect and when the server has forgotten them.
+        name: The connection's name, for `CLIENT LIST`.
+        pending_max: How many commands may be without a reply. More is a bug in the caller's own bounds: each attempt,
+            sweep and admission has one at a time.
+    """
+
+    def __init__(
+        self,
+        locate: Callable[[], Awaitable[Endpoint]],
+        scripts: Mapping[str, bytes],
+        *,
+        name: str,
+        pending_max: int = 100_000,
+    ) -> None:
+        self._locate = locate
+        self._scripts = scripts
+        self._name = name
+        self._pending_max = pending_max
+        self._pending: deque[_Call] = deque()
+        self._unsent: list[_Call] = []
+        self._link: _Link | None = None
+        self._flushing = False
+        self._lost = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link is not None
+
+    async def wait_connected(self) -> None:
+        """Return once there is a connection."""
+        await self._connected.wait()
+
+    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """Send one command; the future gets the reply, or `StoreError` with the server's refusal.
+
+        Raises:
+            StoreError: Too many commands wait for a reply.
+        """
+        loop = self._loop
+        if loop is None:
+            raise StoreError("The connection to Redis is used outside its `async with` block.")
+        if len(self._pending) + len(self._unsent) >= self._pending_max:
+            raise StoreError(f"{self._pending_max} commands wait for Redis already; this one was not sent.")
+        future: asyncio.Future[Any] = loop.create_future()
+        self._unsent.append(_Call(_pack(arguments), future))
+        if not self._flushing and self._link is not None:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        return future
+
+    async def __aenter__(self) -> Wire:
+        self._loop = asyncio.get_running_loop()
+        self._keeper = self._loop.create_task(self._keep(), name=f"redis-wire-{self._name}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        self._loop = None
+        for call in [*self._pending, *self._unsent]:
+            if not call.future.done():
+                call.future.cancel()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        link, calls = self._link, self._unsent
+        if link is None or not calls:
+            return
+        self._unsent = []
+        now = link.loop.time()
+        for call in calls:
+            call.sent_at = now
+        self._pending.extend(calls)
+        if len(calls) == 1:
+            link.transport.write(calls[0].packed)
+        else:
+            link.transport.write(b"".join([call.packed for call in calls]))
+
+    def _reply(self, reply: Any) -> None:
+        call = self._pending.popleft()
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(call, str(reply))
+        elif not call.future.done():
+            call.future.set_result(reply)
+
+    def _refused(self, call: _Call, text: str) -> None:
+        code = text.partition(" ")[0]
+        assert self._loop is not None
+        if code == "NOSCRIPT":
+            for script in self._scripts.values():
+                self._unsent.append(_Call(_pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future()))
+            self._again(call)
+        elif code in _NOT_NOW:
+            logger.debug("Redis cannot take a command now, asking again", extra={"reply": text})
+            self._loop.call_later(_NOT_NOW_PAUSE_S, self._again, call)
+        elif not call.future.done():
+            call.future.set_exception(StoreError(text))
+
+    def _again(self, call: _Call) -> None:
+        if call.future.cancelled() or self._loop is None:
+            return
+        self._unsent.append(call)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                    link = await self._connect()
+            except (OSError, TimeoutError, StoreError) as error:
+                if failures == 0:
+                    logger.warning("Redis cannot be reached; work waits and goes on by itself: %s", error)
+                await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
+                failures += 1
+                continue
+            if failures:
+                logger.info("Redis is back")
+            self._resume(link)
+            failures = 1
+            await self._watch(link)
+            self._link = None
+            self._connected.clear()
+            link.transport.abort()
+            logger.warning("The connection to Redis was lost; work waits and goes on by itself")
+
+    async def _connect(self) -> _Link:
+        endpoint = await self._locate()
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_connection(lambda: _Link(loop), endpoint.host, endpoint.port, ssl=endpoint.ssl)
+        greetings: list[tuple[Argument, ...]] = []
+        if endpoint.password is not None:
+            user = () if endpoint.username is None else (endpoint.username,)
+            greetings.append((b"AUTH", *user, endpoint.password))
+        if endpoint.db:
+            greetings.append((b"SELECT", endpoint.db))
+        greetings.append((b"CLIENT", b"SETNAME", self._name))
+        greetings.extend((b"SCRIPT", b"LOAD", script) for script in self._scripts.values())
+        try:
+            await link.greet(greetings)
+        except BaseException:
+            link.transport.abort()
+            raise
+        return link
+
+    def _resume(self, link: _Link) -> None:
+        # What had no reply goes first and in its old order, before what was asked for since.
+        self._unsent = [call for call in (*self._pending, *self._unsent) if not call.future.cancelled()]
+        self._pending = deque()
+        self._link = link
+        link.deliver = self._reply
+        self._connected.set()
+        self._flush()
+
+    async def _watch(self, link: _Link) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(REPLY_TIMEOUT_S / 4):
+                    await link.closed.wait()
+                return
+            except TimeoutError:
+                if self._pending and link.loop.time() - self._pending[0].sent_at > REPLY_TIMEOUT_S:
+                    logger.warning("Redis owes a reply for %d s; connecting anew", int(REPLY_TIMEOUT_S))
+                    return
+
+
+class _Link(asyncio.Protocol):
+    """One TCP connection: bytes to replies."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.closed = asyncio.Event()
+        self.transport: asyncio.Transport
+        self.deliver: Callable[[Any], None] = self._greeted
+        self._reader = hiredis.Reader()
+        self._greeting: asyncio.Future[None] | None = None
+        self._greetings_left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # create_connection for a stream always makes a Transport; its signature only says BaseTransport.
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        while True:
+            reply = reader.gets()
+            if reply is False:
+                return
+            self.deliver(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(StoreError("Redis closed the connection during the greeting."))
+
+    async def greet(self, commands: list[tuple[Argument, ...]]) -> None:
+        """Send the connection's first commands and wait for all replies.
+
+        Raises:
+            StoreError: The server refused one, such as a wrong password.
+        """
+        self._greeting = self.loop.create_future()
+        self._greetings_left = len(commands)
+        self.transport.write(b"".join(_pack(command) for command in commands))
+        await self._greeting
+
+    def _greeted(self, reply: Any) -> None:
+        self._greetings_left -= 1
+        greeting = self._greeting
+        if greeting is None or greeting.done():
+            return
+        if isinstance(reply, hiredis.ReplyError):
+            greeting.set_exception(StoreError(f"Redis refused the connection: {reply}"))
+        elif self._greetings_left == 0:
+            greeting.set_result(None)
