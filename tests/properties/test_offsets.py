@@ -80,6 +80,8 @@ class PartitionModel(RuleBasedStateMachine):
             self.committed = offsets.get(P, self.committed)
         if fate == "acknowledged":
             self.tracker.committed(offsets)
+            offsets = {}
+        assert self.tracker.committable() == offsets, "what may be committed is what was not acknowledged"
 
     @rule()
     def assign(self) -> None:
