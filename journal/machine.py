@@ -49,7 +49,7 @@ from perdure.schemas.errors import JournalMismatchError
 
 
 class Ready(NamedTuple):
-    """Hand this outcome to the future of the command at `command_index`, then let the handler run until it is blocked."""
+    """Hand this outcome to the future of the command at that index, then let the handler run until it is blocked."""
 
     command_index: int
     outcome: Outcome

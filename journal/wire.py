@@ -19,11 +19,11 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import hiredis
 
-from perdure.schemas.errors import StoreError
+from perdure.schemas.errors import FencedError, GapError, PerdureError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ Argument = bytes | str | int
 
 
 def _pack(arguments: tuple[Argument, ...]) -> bytes:
-    return hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub says a tuple of one
+    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub says a tuple of one
+    return packed
 
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -41,7 +42,7 @@ _CONNECT_TIMEOUT_S = 5.0
 """Longer than a busy server needs to accept, shorter than anyone wants to wait for a black hole."""
 
 REPLY_TIMEOUT_S = 15.0
-"""A connection that owes a reply for this long is given up and made anew. Above what an fsync or a big script stalls."""
+"""A connection that owes a reply for this long is given up and made anew. Above what an fsync or a script stalls."""
 
 _NOT_NOW_PAUSE_S = 0.25
 """Between repeats of a command that the server says it cannot take now."""
@@ -60,13 +61,32 @@ class Endpoint(NamedTuple):
     ssl: ssl.SSLContext | None = None
 
 
-class _Call:
-    __slots__ = ("future", "packed", "sent_at")
+T = TypeVar("T")
 
-    def __init__(self, packed: bytes, future: asyncio.Future[Any]) -> None:
+
+class _Call:
+    __slots__ = ("convert", "future", "packed", "sent_at")
+
+    def __init__(self, packed: bytes, future: asyncio.Future[Any], convert: Callable[[Any], Any]) -> None:
         self.packed = packed
         self.future = future
+        self.convert = convert
         self.sent_at = 0.0
+
+
+def same(reply: Any) -> Any:
+    """The reply as it is."""
+    return reply
+
+
+def refusal(text: str) -> PerdureError:
+    """The error for a server's refusal: those that our scripts raise by name, and `StoreError` for the rest."""
+    code, _, rest = text.partition(" ")
+    if code == "FENCED":
+        return FencedError(f"Another attempt owns the invocation (epoch {rest} in the store); nothing was written.")
+    if code == "GAP":
+        return GapError(f"The store has only {rest} entries: it lost some that this attempt knows. Replay from there.")
+    return StoreError(f"Redis refused a command: {text}")
 
 
 class Wire:
@@ -110,8 +130,8 @@ class Wire:
         """Return once there is a connection."""
         await self._connected.wait()
 
-    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """Send one command; the future gets the reply, or `StoreError` with the server's refusal.
+    def call(self, arguments: tuple[Argument, ...], convert: Callable[[Any], T]) -> asyncio.Future[T]:
+        """Send one command; the future gets `convert(reply)`, or the `refusal` of the server.
 
         Raises:
             StoreError: Too many commands wait for a reply.
@@ -121,8 +141,8 @@ class Wire:
             raise StoreError("The connection to Redis is used outside its `async with` block.")
         if len(self._pending) + len(self._unsent) >= self._pending_max:
             raise StoreError(f"{self._pending_max} commands wait for Redis already; this one was not sent.")
-        future: asyncio.Future[Any] = loop.create_future()
-        self._unsent.append(_Call(_pack(arguments), future))
+        future: asyncio.Future[T] = loop.create_future()
+        self._unsent.append(_Call(_pack(arguments), future, convert))
         if not self._flushing and self._link is not None:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -165,20 +185,24 @@ class Wire:
         if isinstance(reply, hiredis.ReplyError):
             self._refused(call, str(reply))
         elif not call.future.done():
-            call.future.set_result(reply)
+            try:
+                call.future.set_result(call.convert(reply))
+            except PerdureError as error:
+                call.future.set_exception(error)
 
     def _refused(self, call: _Call, text: str) -> None:
         code = text.partition(" ")[0]
         assert self._loop is not None
         if code == "NOSCRIPT":
             for script in self._scripts.values():
-                self._unsent.append(_Call(_pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future()))
+                load = _pack((b"SCRIPT", b"LOAD", script))
+                self._unsent.append(_Call(load, self._loop.create_future(), same))
             self._again(call)
         elif code in _NOT_NOW:
             logger.debug("Redis cannot take a command now, asking again", extra={"reply": text})
             self._loop.call_later(_NOT_NOW_PAUSE_S, self._again, call)
         elif not call.future.done():
-            call.future.set_exception(StoreError(text))
+            call.future.set_exception(refusal(text))
 
     def _again(self, call: _Call) -> None:
         if call.future.cancelled() or self._loop is None:

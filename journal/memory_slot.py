@@ -1,0 +1,169 @@
+"""What one slot of the in-memory store holds, and the moves that several of its transitions share.
+
+Mirrors the keys of `keys` and the functions of `scripts/prelude.lua`. Time is handed in; nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from perdure.schemas.entries import Entry, Output, Positioned
+
+REDELIVERY_MS = 60_000
+"""How long a ready invocation waits to be claimed before its resume record is produced again; doubled each time."""
+
+REDELIVERY_MS_MAX = 3_600_000
+"""Where the doubling ends: an hour is rare enough to cost nothing and soon enough to heal a lost record."""
+
+KEPT_WITHOUT_END_MS = 2**53 - 1
+"""The index score of a completed invocation whose reply is not acknowledged yet."""
+
+
+@dataclass(slots=True)
+class Record:
+    """The hash of one invocation. `None` where Redis has no such field yet; `seq` is the last write's number."""
+
+    target: dict[str, str]
+    status: str
+    epoch: int
+    admitted_at_ms: int
+    length: int = 1
+    token: str | None = None
+    worker: str | None = None
+    seq: int | None = None
+    failures: int | None = None
+    last_failure: str | None = None
+    redelivery_ms: int | None = None
+    waiters: list[str] = field(default_factory=list)
+    reply_to: list[str] = field(default_factory=list)
+    output: Output | None = None
+    output_body: bytes | None = None
+    completed_at_ms: int | None = None
+    retention_ms: int | None = None
+    journal_retention_ms: int | None = None
+
+    def fields(self) -> dict[str, str]:
+        """The fields as `HGETALL` shows them."""
+        known: dict[str, object] = {
+            "status": self.status,
+            "epoch": self.epoch,
+            "length": self.length,
+            "admitted_at": self.admitted_at_ms,
+            "token": self.token,
+            "worker": self.worker,
+            "seq": self.seq,
+            "failures": self.failures,
+            "last_failure": self.last_failure,
+            "redelivery": self.redelivery_ms,
+            "waiters": " ".join(self.waiters) or None,
+            "reply_to": " ".join(self.reply_to) or None,
+            "output": None if self.output_body is None else self.output_body.decode(),
+            "completed_at": self.completed_at_ms,
+            "retention": self.retention_ms,
+            "journal_retention": self.journal_retention_ms,
+        }
+        return self.target | {name: str(value) for name, value in known.items() if value is not None}
+
+
+class Deadlines:
+    """A sorted set of members by score, ordered as Redis orders it: by score, then by the member's bytes."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def put(self, member: str, at_ms: int) -> None:
+        """Add a member, or move it."""
+        self.scores[member] = at_ms
+        heapq.heappush(self._heap, (at_ms, member))
+
+    def drop(self, *members: str) -> int:
+        """Remove members; returns how many there were."""
+        return sum(self.scores.pop(member, None) is not None for member in members)
+
+    def first(self) -> tuple[int, str] | None:
+        """The lowest, or `None` where there is nothing."""
+        heap = self._heap
+        # A heap entry whose score is not the member's present one was moved or dropped since.
+        while heap and self.scores.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def until(self, now_ms: int, *, members_max: int) -> list[str]:
+        """The lowest members with scores up to `now_ms`, lowest first. They stay."""
+        found: list[tuple[int, str]] = []
+        while len(found) < members_max and (head := self.first()) is not None and head[0] <= now_ms:
+            heapq.heappop(self._heap)
+            # The same score put twice stands in the heap twice.
+            if not found or found[-1] != head:
+                found.append(head)
+        for head in found:
+            heapq.heappush(self._heap, head)
+        return [member for _, member in found]
+
+
+class Slot:
+    """Everything of one slot."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.journals: dict[str, list[Positioned]] = {}
+        self.due = Deadlines()
+        self.index: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._records_until = Deadlines()
+        self._journals_until = Deadlines()
+
+    def forget(self, now_ms: int) -> None:
+        """Let go of what Redis would have expired: a key lives through the millisecond at which its time ends."""
+        for until, held in ((self._records_until, self.records), (self._journals_until, self.journals)):
+            while (head := until.first()) is not None and head[0] < now_ms:
+                until.drop(head[1])
+                held.pop(head[1], None)
+
+    def trim(self, now_ms: int) -> None:
+        """Drop from the index of completed invocations what is kept no longer."""
+        completed = self.index["completed"]
+        for invocation_id in [key for key, until_ms in completed.items() if until_ms <= now_ms]:
+            del completed[invocation_id]
+
+    def retain(self, invocation_id: str, now_ms: int, *, retention_ms: int, journal_retention_ms: int) -> None:
+        """Keep a completed invocation and its journal for that long from now on; 0 or less: no longer at all."""
+        if invocation_id in self.records:
+            self._records_until.put(invocation_id, now_ms + retention_ms if retention_ms > 0 else now_ms - 1)
+        if invocation_id in self.journals:
+            self._journals_until.put(
+                invocation_id, now_ms + journal_retention_ms if journal_retention_ms > 0 else now_ms - 1
+            )
+        self.forget(now_ms)
+
+    def begin(self, invocation_id: str, record: Record, entry: Entry) -> None:
+        """Hold a new invocation with its first entry, in place of a journal that outlived its invocation."""
+        self._journals_until.drop(invocation_id)
+        self.records[invocation_id] = record
+        self.journals[invocation_id] = [Positioned(1, record.epoch, entry)]
+        self.index[record.status][invocation_id] = record.admitted_at_ms
+
+    def write(self, invocation_id: str, record: Record, entry: Entry) -> None:
+        """Add one entry at the journal's end."""
+        record.length += 1
+        self.journals[invocation_id].append(Positioned(record.length, record.epoch, entry))
+
+    def move(self, invocation_id: str, record: Record, status: str, score: int) -> None:
+        """Change the status, and the index with it."""
+        if record.status != status:
+            self.index[record.status].pop(invocation_id, None)
+        record.status = status
+        self.index[status][invocation_id] = score
+
+    def make_ready(self, invocation_id: str, record: Record, now_ms: int) -> None:
+        """Let any worker claim it with the epoch that it has now."""
+        record.redelivery_ms = REDELIVERY_MS
+        self.move(invocation_id, record, "ready", now_ms)
+        self.due.drop(*(f"{kind}:{invocation_id}" for kind in ("lease", "retry", "wake", "start")))
+        self.due.put(f"ready:{invocation_id}", now_ms + REDELIVERY_MS)
+
+    def tail(self, invocation_id: str, after: int) -> list[Positioned]:
+        """Entries past position `after`."""
+        return self.journals.get(invocation_id, [])[after:]
