@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from perdure.schemas.entries import Entry, Output, Positioned
@@ -105,9 +106,14 @@ class Deadlines:
 
 
 class Slot:
-    """Everything of one slot."""
+    """Everything of one slot.
 
-    def __init__(self) -> None:
+    Args:
+        publish: Told each message to a channel.
+    """
+
+    def __init__(self, publish: Callable[[str, bytes], None]) -> None:
+        self.publish = publish
         self.records: dict[str, Record] = {}
         self.journals: dict[str, list[Positioned]] = {}
         self.due = Deadlines()
@@ -163,6 +169,10 @@ class Slot:
         self.move(invocation_id, record, "ready", now_ms)
         self.due.drop(*(f"{kind}:{invocation_id}" for kind in ("lease", "retry", "wake", "start")))
         self.due.put(f"ready:{invocation_id}", now_ms + REDELIVERY_MS)
+
+    def tell_outcome(self, channel: str, invocation_id: str, output_body: bytes) -> None:
+        """Publish a recorded outcome."""
+        self.publish(channel, b'{"id":"%b","output":%b}' % (invocation_id.encode(), output_body))
 
     def tail(self, invocation_id: str, after: int) -> list[Positioned]:
         """Entries past position `after`."""

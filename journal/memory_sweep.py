@@ -1,0 +1,95 @@
+"""What falls due in one slot of the in-memory store, and what is done then: `scripts/sweep.lua` in Python.
+
+Nothing is popped: a transition replaces its deadline by the next one, and what must reach Kafka stays in `due`, further
+out, until it is claimed or acknowledged.
+"""
+
+from __future__ import annotations
+
+from perdure.schemas.entries import AttemptFailed, Completion, Success
+from perdure.schemas.ids import InvocationId
+
+from .memory_slot import REDELIVERY_MS_MAX, Record, Slot
+from .store import Due, HintDue, ReplyDue, ResumeDue, Swept
+
+SWEEP_MEMBERS_MAX = 100
+"""Deadlines of one sweep, as on Redis: what is left is done by the next one."""
+
+REPLY_LEASE_MS = 10_000
+"""How long an outcome waits for its acknowledgement by Kafka before it is handed out again."""
+
+
+def sweep(slot: Slot, now_ms: int, *, hints: str) -> Swept:
+    """Do what is due up to `now_ms`.
+
+    Args:
+        slot: Changed in place.
+        now_ms: The store's time.
+        hints: What a worker's hint channel begins with.
+    """
+    found: list[Due] = []
+    for member in slot.due.until(now_ms, members_max=SWEEP_MEMBERS_MAX):
+        kind, _, rest = member.partition(":")
+        name, _, index = rest.partition(":")
+        invocation_id = InvocationId(name)
+        record = slot.records.get(invocation_id)
+        if record is None:
+            slot.due.drop(member)
+            continue
+        due, kept = _fall_due(slot, invocation_id, record, kind=kind, index=index, now_ms=now_ms)
+        if isinstance(due, HintDue):
+            slot.publish(hints + due.worker, invocation_id.encode())
+        if due is not None:
+            found.append(due)
+        if not kept:
+            slot.due.drop(member)
+    slot.trim(now_ms)
+    head = slot.due.first()
+    return Swept(found, None if head is None else max(0, head[0] - now_ms))
+
+
+def _fall_due(
+    slot: Slot, invocation_id: InvocationId, record: Record, *, kind: str, index: str, now_ms: int
+) -> tuple[Due | None, bool]:
+    """What there is to tell, and whether the deadline stays (it was moved, then)."""
+    match kind, record.status:
+        case "lease", "running":
+            return _lease_ended(slot, invocation_id, record, now_ms), False
+        case ("retry", "backing-off") | ("wake", "suspended") | ("start", "scheduled"):
+            return _wake(slot, invocation_id, record, now_ms), False
+        case "sleep", status if status != "completed":
+            return _timer_fired(slot, invocation_id, record, index=int(index), now_ms=now_ms), False
+        case "ready", "ready":
+            assert record.redelivery_ms is not None, "whoever makes an invocation ready says when it is produced again"
+            record.redelivery_ms = min(record.redelivery_ms * 2, REDELIVERY_MS_MAX)
+            slot.due.put(f"ready:{invocation_id}", now_ms + record.redelivery_ms)
+            return ResumeDue(invocation_id, record.epoch, record.target["service"]), True
+        case "reply", "completed":
+            assert record.output is not None, "a completed invocation has its output"
+            slot.due.put(f"reply:{invocation_id}", now_ms + REPLY_LEASE_MS)
+            return ReplyDue(invocation_id, list(record.reply_to), record.output.outcome), True
+        case _:
+            return None, False
+
+
+def _wake(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
+    slot.make_ready(invocation_id, record, now_ms)
+    return ResumeDue(invocation_id, record.epoch, record.target["service"])
+
+
+def _lease_ended(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
+    # The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused.
+    text = f"worker {record.worker or '?'} stopped answering and its lease ended"
+    slot.write(invocation_id, record, AttemptFailed(now_ms, text, "", "", 0))
+    record.failures = (record.failures or 0) + 1
+    record.last_failure = text
+    return _wake(slot, invocation_id, record, now_ms)
+
+
+def _timer_fired(slot: Slot, invocation_id: InvocationId, record: Record, *, index: int, now_ms: int) -> Due | None:
+    slot.write(invocation_id, record, Completion(index, now_ms, Success(b"null")))
+    if record.status == "suspended":
+        return _wake(slot, invocation_id, record, now_ms)
+    if record.status == "running":
+        return HintDue(record.worker or "", invocation_id)
+    return None
