@@ -14,21 +14,20 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from perdure.schemas.errors import SettingsError
 
 _PORT: Final = 6379
-_FORM = "redis[s]://[user[:password]@]host[:port][/db] or unix:///path/to/socket"
+_FORM = "redis[s]://[user[:password]@]host[:port][/db]"
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 
 @dataclass(frozen=True, slots=True)
 class RedisConfig:
-    """One Redis server. `unix_path` excludes `host` and `port`; without `tls` the fields behind it mean nothing."""
+    """One Redis server. Without `tls` the fields behind it mean nothing."""
 
     host: str = "localhost"
     port: int = _PORT
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     db: int = 0
-    unix_path: str | None = None
     tls: bool = False
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None
@@ -41,7 +40,7 @@ class RedisConfig:
         """Read a URL of the form that redis-py and most services use.
 
         Args:
-            url: `redis://`, `rediss://` (TLS) or `unix://`. A query may name `db`, and with `rediss://` the options
+            url: `redis://`, or `rediss://` for TLS. A query may name `db`, and with `rediss://` the options
                 `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs` (required or none), `ssl_check_hostname`.
 
         Raises:
@@ -52,14 +51,11 @@ class RedisConfig:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise SettingsError(f"The Redis URL cannot be read: use {_FORM}.") from error
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise SettingsError(f"The Redis URL begins with none of redis://, rediss://, unix://: use {_FORM}.")
+        if parts.scheme not in ("redis", "rediss"):
+            raise SettingsError(f"The Redis URL begins neither with redis:// nor with rediss://: use {_FORM}.")
         tls = parts.scheme == "rediss"
         options = _options(parts.query, tls=tls)
-        is_unix = parts.scheme == "unix"
-        if is_unix and not parts.path:
-            raise SettingsError(f"The Redis URL names no socket: use {_FORM}.")
-        database = options.get("db", "0" if is_unix else parts.path.strip("/") or "0")
+        database = options.get("db", parts.path.strip("/") or "0")
         if not database.isdecimal():
             raise SettingsError(f"The Redis URL names a database that is not a number: use {_FORM}.")
         return cls(
@@ -68,7 +64,6 @@ class RedisConfig:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
             db=int(database),
-            unix_path=unquote(parts.path) if is_unix else None,
             tls=tls,
             tls_ca_file=options.get("ssl_ca_certs"),
             tls_cert_file=options.get("ssl_certfile"),
@@ -79,9 +74,7 @@ class RedisConfig:
 
     @property
     def address(self) -> str:
-        """Where it is, for people: `host:port/db` or the socket's path. Never a user or a password."""
-        if self.unix_path is not None:
-            return self.unix_path
+        """Where it is, for people: `host:port/db`. Never a user or a password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" + (f"/{self.db}" if self.db else "")
 
