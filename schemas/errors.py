@@ -15,6 +15,7 @@ PerdureError                        str() is a full sentence: what happened, to 
 ├── GapError                        the store lost what was appended: abandon the attempt and replay
 ├── StoreError                      Redis refused or cannot serve: the message says which command mends it
 ├── BrokerError                     Kafka refused or did not answer: nothing was acknowledged, send again
+│   └── RecordTooLargeError         the record is over a limit: sending it again cannot help
 ├── ServerProcessError              a server that we started ourselves (embedded, tests) did not: read the log it names
 └── InvocationNotFoundError         the store knows no invocation of that id (never admitted, or expired)
 ```
@@ -126,6 +127,10 @@ class BrokerError(PerdureError):
 
 class ServerProcessError(PerdureError):
     """A Redis or Kafka that Perdure runs as a child process did not start, or does not run; the log is named."""
+
+
+class RecordTooLargeError(BrokerError):
+    """A record is larger than the producer, or the topic, takes; the message names the limit. Never retry as it is."""
 
 
 class InvocationNotFoundError(PerdureError):
