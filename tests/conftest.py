@@ -33,16 +33,20 @@ def pytest_report_header() -> str:
     return lane.describe()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that reaches a server, so that the second lane runs these and no others."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses a server, so that the second lane runs that and no more; leave what needs it to that lane."""
     for item in items:
         if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("touches_servers")
+    if lane.LANE == "embedded":
+        elsewhere = [item for item in items if item.get_closest_marker("servers")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if not item.get_closest_marker("servers")]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch the lane's servers before the first test, whose deadline is for the test."""
-    touched = any(item.get_closest_marker("touches_servers") for item in session.items)
+    touched = any(item.get_closest_marker(name) for item in session.items for name in ("touches_servers", "servers"))
     if touched and not session.config.option.collectonly:
         lane.prepare()
 

@@ -85,7 +85,7 @@ def embedded_valkey(data_dir: Path, *, port: int | None = None, fsync: Fsync = "
         SettingsError: As `embedded_servers`.
     """
     chosen = port or free_port(system_random())
-    command = [_valkey_program(), *redis_arguments(data_dir, port=chosen, fsync=fsync)]
+    command = [valkey_program(), *redis_arguments(data_dir, port=chosen, fsync=fsync)]
     return ServerProcess("Valkey", command, port=chosen, probe=REDIS_PROBE, log_path=data_dir / "valkey.log")
 
 
@@ -125,7 +125,12 @@ def redis_arguments(data_dir: Path, *, port: int, fsync: Fsync = "everysec") -> 
     return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
 
-def _valkey_program() -> str:
+def valkey_program() -> str:
+    """Return the path of the `valkey-server` inside the wheel.
+
+    Raises:
+        SettingsError: As `embedded_servers`.
+    """
     # Imported here: the extra is optional, and importing it costs 70 ms that no worker in production should pay.
     try:
         # Private, because no public function names the program; the version is bounded in pyproject.toml.

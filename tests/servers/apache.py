@@ -21,8 +21,8 @@ MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ROOT = Path(__file__).resolve().parents[2]
 KAFKA_DIR = ROOT / ".servers" / f"kafka-{KAFKA_VERSION}"
 
-# Any 22 base64 characters; one cluster a directory, so that it need not be unique.
-CLUSTER_ID = "perdure-test-servers-0"
+# Any 16 bytes in base64; one cluster a directory, so that it need not be unique.
+CLUSTER_ID = "perdure-test-servers-A"
 
 # Java's flags: little memory, and the compiler that is quickest to warm up on a machine shared with the tests.
 JAVA_FLAGS = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -76,20 +76,31 @@ def apache_kafka(directory: Path) -> ServerProcess:
     properties = directory / "server.properties"
     directory.mkdir(parents=True, exist_ok=True)
     properties.write_text(_server_properties(directory / "data", port=port, controller_port=controller_port))
-    java = ["java", *JAVA_FLAGS, "-cp", f"{KAFKA_DIR}/*"]
-    subprocess.run(
-        [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
+    format_storage(properties, CLUSTER_ID)
     return ServerProcess(
         f"Apache Kafka {KAFKA_VERSION}",
-        [*java, "kafka.Kafka", str(properties)],
+        [*java(), "kafka.Kafka", str(properties)],
         port=port,
         probe=KAFKA_PROBE,
         log_path=directory / "kafka.log",
     )
+
+
+def java() -> list[str]:
+    """Return the start of a command that runs a class of Kafka."""
+    return ["java", *JAVA_FLAGS, "-cp", f"{KAFKA_DIR}/*"]
+
+
+def format_storage(properties: Path, cluster_id: str) -> None:
+    """Make a node's folder for KRaft; one that is made for the same cluster is left alone.
+
+    Raises:
+        ServerProcessError: Kafka refused; the message holds what it said.
+    """
+    command = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
+    tool = subprocess.run([*java(), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if tool.returncode != 0:
+        raise ServerProcessError(f"Kafka could not format its storage by {properties}:\n{tool.stdout}{tool.stderr}")
 
 
 def debian_redis(directory: Path) -> ServerProcess:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perdure.schemas.errors import PerdureError
-from perdure.worker.embedded import embedded_broker, embedded_valkey
+from perdure.worker.embedded import embedded_broker, embedded_valkey, valkey_program
 from perdure.worker.server_process import ServerProcess
 
 from . import apache
@@ -42,6 +42,11 @@ async def new_redis(directory: Path) -> ServerProcess:
     server = embedded_valkey(directory) if LANE == "embedded" else apache.debian_redis(directory)
     await server.start()
     return server
+
+
+def redis_program() -> str:
+    """Return the program that this lane runs as Redis."""
+    return valkey_program() if LANE == "embedded" else "redis-server"
 
 
 async def new_broker(directory: Path) -> ServerProcess:
