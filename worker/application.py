@@ -147,7 +147,7 @@ def _import(module_name: str, target: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise SettingsError(
-                f"There is no module {error.name!r} for {target!r}, neither in {here} nor where packages are installed. "
+                f"There is no module {error.name!r} for {target!r}, neither in {here} nor among installed packages. "
                 "Start the command in the project's directory, or correct the name."
             ) from error
         raise SettingsError(

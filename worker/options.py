@@ -61,7 +61,8 @@ class RunOptions(Generic[T]):
     max_retry_duration: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.serde, Serde):
+        # The identity comes first: options are made at every call of a step.
+        if self.serde is not DEFAULT_SERDE and not isinstance(self.serde, Serde):
             raise DefinitionError(f"RunOptions(serde=...) takes a Serde instance, not {self.serde!r}.")
         durations = (self.max_duration, self.max_retry_duration)
         if None not in durations and self.max_duration != self.max_retry_duration:

@@ -102,13 +102,14 @@ class PydanticJsonSerde(Serde[T]):
         DefinitionError: Pydantic cannot build a schema for it.
     """
 
-    __slots__ = ("_adapter", "_dump", "_load", "model")
+    __slots__ = ("_adapter", "_dump", "_load", "_plain", "model")
 
     def __init__(self, model: type[T]) -> None:
         self.model = model
         self._adapter: TypeAdapter[T] = _adapter(model)
         # Bound once: the adapter's own methods cost four times as much in keyword handling.
         self._dump = self._adapter.serializer.to_json
+        self._plain = self._adapter.serializer.to_python
         self._load = self._adapter.validator.validate_json
 
     def __repr__(self) -> str:
@@ -124,14 +125,12 @@ class PydanticJsonSerde(Serde[T]):
             return b"null"
         try:
             out = self._dump(obj, by_alias=True, warnings=False)
-            to_python = self._adapter.serializer.to_python
-            plain = to_python(obj, mode="json", warnings=False) if b"null" in out else None
+            plain = self._plain(obj, mode="json", warnings=False) if out.find(b"null") >= 0 else None
         except lossless_json.WRITE_ERRORS as error:
             raise lossless_json.refusal(obj, error) from error
         if plain is not None:
             lossless_json.refuse_null_for_nan(plain)
-        lossless_json.refuse_constants(out)
-        lossless_json.refuse_long_integers(out)
+        lossless_json.refuse_unreadable(out)
         return out
 
     def deserialize(self, buf: bytes) -> T | None:
