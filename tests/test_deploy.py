@@ -15,6 +15,8 @@ import yaml
 
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import KAFKA_PROBE, REDIS_PROBE, ServerProcess, free_port
+from perdure.worker.settings import Settings, unknown_variables
+from perdure.worker.topics import service_topic
 from tests.servers import apache, lane
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,7 @@ DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+KUBERNETES: list[dict[str, Any]] = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
 
 # A tag that moves is another server one day: at least major.minor.patch.
 PINNED = re.compile(r"^[a-z/-]+:\d+\.\d+\.\d+(-[a-z]+)*$")
@@ -87,6 +90,39 @@ def test_a_worker_is_given_longer_than_its_grace() -> None:
     worker = SERVICES["worker"]
     assert worker["deploy"]["replicas"] == 2
     assert seconds(worker["stop_grace_period"]) > int(worker["environment"]["PERDURE_GRACE_S"])
+
+
+def test_only_settings_that_exist_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every PERDURE_ variable of compose and Kubernetes is a setting, and the worker takes their values."""
+    environment: dict[str, str] = SERVICES["worker"]["environment"]
+    environment |= {entry["name"]: entry["value"] for entry in kubernetes_container()["env"]}
+    assert unknown_variables(environment) == []
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert (settings.bootstrap_servers, settings.grace_s) == ("kafka:19092", 20)
+
+
+def test_kubernetes_agrees_with_compose() -> None:
+    """Same image, same command, longer than the grace, not as root, and never scaled to nobody."""
+    deployment, scaling = KUBERNETES
+    pod = deployment["spec"]["template"]["spec"]
+    container = kubernetes_container()
+    assert (container["image"], container["args"]) == (SERVICES["worker"]["image"], SERVICES["worker"]["command"])
+    assert pod["initContainers"][0]["args"] == SERVICES["topics"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > int(container["env"][0]["value"])
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert scaling["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaling["spec"]["minReplicaCount"] >= 1
+    assert scaling["spec"]["maxReplicaCount"] <= Settings().topic_partitions
+    trigger = scaling["spec"]["triggers"][0]["metadata"]
+    assert trigger["topic"] == service_topic(trigger["consumerGroup"], "SubscriptionService")
+
+
+def kubernetes_container() -> dict[str, Any]:
+    """Return the worker's container of the Deployment."""
+    container: dict[str, Any] = KUBERNETES[0]["spec"]["template"]["spec"]["containers"][0]
+    return container
 
 
 def test_everything_starts_after_what_it_needs() -> None:
