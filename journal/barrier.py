@@ -29,13 +29,24 @@ class Barrier:
         keys: The namespace's.
         replicas: How many replicas must have it too; on their disks, where the server has WAITAOF.
         fsync: Whether it must be on this server's disk. False only where a Redis without AOF was allowed explicitly.
+        timeout_ms: How long one pass waits for the disk and the replicas.
     """
 
-    def __init__(self, config: RedisConfig, worker: str, keys: Keys, *, replicas: int, fsync: bool = True) -> None:
+    def __init__(
+        self,
+        config: RedisConfig,
+        worker: str,
+        keys: Keys,
+        *,
+        replicas: int,
+        fsync: bool = True,
+        timeout_ms: int = BARRIER_TIMEOUT_MS,
+    ) -> None:
         self._key = keys.barrier(worker)
         self._replicas = replicas
         self._fsync = fsync
-        self._line = Line(config, name=f"perdure-barrier-{worker}", reply_timeout_s=2 * BARRIER_TIMEOUT_MS / 1000)
+        self._line = Line(config, name=f"perdure-barrier-{worker}", reply_timeout_s=2 * timeout_ms / 1000)
+        self._timeout_ms = timeout_ms
         self._has_waitaof = True
         self._one_at_a_time = asyncio.Lock()
 
@@ -75,14 +86,14 @@ class Barrier:
     async def _wait(self) -> None:
         local = 1 if self._fsync else 0
         if self._has_waitaof:
-            reply = await self._write_and("WAITAOF", local, self._replicas, BARRIER_TIMEOUT_MS)
+            reply = await self._write_and("WAITAOF", local, self._replicas, self._timeout_ms)
             if not isinstance(reply, Refusal):
                 self._check(on_disk=reply[0] >= local, replicas=reply[1])
                 return
             if reply.kind != "unknown command":
                 raise reply.to_error(self._line.config)
             self._has_waitaof = False
-        reply = await self._write_and("WAIT", self._replicas, BARRIER_TIMEOUT_MS)
+        reply = await self._write_and("WAIT", self._replicas, self._timeout_ms)
         if isinstance(reply, Refusal):
             raise reply.to_error(self._line.config)
         self._check(on_disk=True, replicas=reply)
@@ -99,11 +110,11 @@ class Barrier:
         server = f"Redis {self._line.config.address}"
         if not on_disk:
             raise StoreError(
-                f"{server} had not fsynced its append-only file after {BARRIER_TIMEOUT_MS} ms. Offsets wait and work "
+                f"{server} had not fsynced its append-only file after {self._timeout_ms} ms. Offsets wait and work "
                 "goes on; look at the server's disk."
             )
         if replicas < self._replicas:
             raise StoreError(
                 f"{replicas} of {self._replicas} replicas (PERDURE_REPLICAS) had what {server} was told after "
-                f"{BARRIER_TIMEOUT_MS} ms. Offsets wait and work goes on; look at the replicas."
+                f"{self._timeout_ms} ms. Offsets wait and work goes on; look at the replicas."
             )

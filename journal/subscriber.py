@@ -16,7 +16,7 @@ from .redis_config import RedisConfig
 
 logger = logging.getLogger(__name__)
 
-_QUIET_S = 5.0
+QUIET_S = 5.0
 """A connection without a message for this long is asked whether it lives, and made anew if it does not answer."""
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -30,13 +30,19 @@ class Subscriber:
     messages, who looks again after a gap.
     """
 
-    def __init__(self, config: RedisConfig, *, name: str) -> None:
+    def __init__(self, config: RedisConfig, *, name: str, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
         self._line = Line(config, name=name)
         self._channels: dict[bytes, tuple[Callable[[bytes], None], Callable[[], None]]] = {}
         self._wanted = asyncio.Event()
         # Not the same as connected, which begins before the login, when another command would be out of turn.
         self._live = False
         self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a connection that was not found dead."""
+        return self._live
 
     async def subscribe(self, channel: str, on_message: Callable[[bytes], None], *, on_gap: Callable[[], None]) -> None:
         """Have `on_message` called with each message. Returns without waiting for the server.
@@ -102,12 +108,12 @@ class Subscriber:
     async def _replies(self) -> AsyncIterator[Any]:
         asked = False
         while True:
-            reply = await self._line.read(wait_s=_QUIET_S)
+            reply = await self._line.read(wait_s=self._quiet_s)
             if reply is not None:
                 asked = False
                 yield reply
             elif asked:
-                raise StoreError(f"Redis {self._line.config.address} has been silent for {2 * _QUIET_S:.0f} s.")
+                raise StoreError(f"Redis {self._line.config.address} has been silent for {2 * self._quiet_s:g} s.")
             else:
                 asked = True
                 await self._line.send(["PING"])

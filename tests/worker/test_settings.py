@@ -72,7 +72,7 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_kafka_settings_that_do_not_go_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """SASL without a user is found before anything is connected."""
     monkeypatch.setenv("PERDURE_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
-    with pytest.raises(SettingsError, match="PERDURE_KAFKA_.*user name and password"):
+    with pytest.raises(SettingsError, match=r"PERDURE_KAFKA_.*user name and password"):
         Settings.load()
 
 
