@@ -18,6 +18,8 @@ SWEEP_MEMBERS_MAX = 100
 REPLY_LEASE_MS = 10_000
 """How long an outcome waits for its acknowledgement by Kafka before it is handed out again."""
 
+_KINDS = frozenset({"lease", "ready", "retry", "sleep", "wake", "start", "reply"})
+
 
 def sweep(slot: Slot, now_ms: int, *, hints: str) -> Swept:
     """Do what is due up to `now_ms`.
@@ -68,6 +70,10 @@ def _fall_due(
             assert record.output is not None, "a completed invocation has its output"
             slot.due.put(f"reply:{invocation_id}", now_ms + REPLY_LEASE_MS)
             return ReplyDue(invocation_id, list(record.reply_to), record.output.outcome), True
+        case _ if kind not in _KINDS:
+            # A newer version put it there: out of this worker's way for a while, and in reach of those that know it.
+            slot.due.put(f"{kind}:{invocation_id}{index and ':'}{index}", now_ms + REPLY_LEASE_MS)
+            return None, True
         case _:
             return None, False
 

@@ -160,6 +160,11 @@ class Wire:
         if keeper is not None:
             keeper.cancel()
             await asyncio.wait([keeper])
+        link, self._link = self._link, None
+        self._connected.clear()
+        if link is not None:
+            link.transport.abort()
+            await link.closed.wait()
         self._loop = None
         for call in [*self._pending, *self._unsent]:
             if not call.future.done():

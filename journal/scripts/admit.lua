@@ -22,6 +22,8 @@ if known[1] then
   if reply_to ~= '' then redis.call('HSET', KEYS[1], 'reply_to', joined(known[6], reply_to, tonumber(ARGV[9]))) end
   return {'duplicate', known[3], false}
 end
+-- A journal may be kept for longer than its invocation: the new one begins its own.
+redis.call('DEL', KEYS[2])
 local now = now_ms()
 local fields = {'length', 1, 'admitted_at', whole(now)}
 for i = 10, #ARGV do fields[#fields + 1] = ARGV[i] end

@@ -7,7 +7,10 @@
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq')
 if h[1] ~= ARGV[1] or h[2] ~= ARGV[2] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
 local length, after = tonumber(h[3]), tonumber(ARGV[3])
-if h[4] == ARGV[4] then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
+-- An earlier number is a repeat, too: one that stayed on a connection which was given up.
+if h[4] and tonumber(ARGV[4]) <= tonumber(h[4]) then
+  return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')}
+end
 if after > length then return redis.error_reply('GAP ' .. length) end
 local before, timers = length, tonumber(ARGV[6])
 for i = 7 + 2 * timers, #ARGV, 2 do

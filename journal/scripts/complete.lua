@@ -9,7 +9,7 @@ local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq', 'status', 'waiters', 'reply_to')
 if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
 local length, reply_to = tonumber(h[3]), h[7] or ''
-if h[4] == ARGV[5] then return reply_to end
+if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return reply_to end
 if tonumber(ARGV[4]) > length then return redis.error_reply('GAP ' .. length) end
 local now, timers = now_ms(), tonumber(ARGV[10])
 for i = 11 + timers, #ARGV, 2 do

@@ -9,7 +9,7 @@
 local id, status = ARGV[1], ARGV[6]
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq', 'status')
 if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
-if h[4] == ARGV[5] then return 0 end
+if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return 0 end
 local length, after = tonumber(h[3]), tonumber(ARGV[4])
 if after > length then return redis.error_reply('GAP ' .. length) end
 if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
@@ -18,7 +18,8 @@ for i = 12, #ARGV, 2 do
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
 local now = now_ms()
-redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5])
+-- Without a worker no renewal that comes late takes it up again.
+redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
 if ARGV[9] ~= '0' then redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9]) end
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'last_failure', ARGV[10]) end
 if status == 'ready' then

@@ -4,8 +4,8 @@
 -- ARGV[1] id  [2] epoch  [3] token  [4] lease_ms
 -- Returns the journal's length, or -1 where another attempt owns the invocation or this one has left
 local id = ARGV[1]
-local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'status', 'length')
-if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return -1 end
+local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'status', 'length', 'worker')
+if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] or h[5] == '' then return -1 end
 local now = now_ms()
 if h[3] == 'ready' then
   redis.call('HSET', KEYS[1], 'status', 'running')

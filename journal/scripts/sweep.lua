@@ -28,8 +28,8 @@ local on = {}
 function on.lease(keys, id, h)
   if h[2] ~= 'running' then return end
   local text = 'worker ' .. (h[4] or '?') .. ' stopped answering and its lease ended'
-  event(keys, id, h, 'attempt_failed', '{"at":' .. whole(now) .. ',"error":"' .. text ..
-    '","stack":"","command":"","retry_ms":0}')
+  event(keys, id, h, 'attempt_failed', '{"at":' .. whole(now) .. ',"error":' .. cjson.encode(text) ..
+    ',"stack":"","command":"","retry_ms":0}')
   redis.call('HINCRBY', keys[1], 'failures', 1)
   redis.call('HSET', keys[1], 'last_failure', text)
   wake(keys, id, h)
@@ -71,7 +71,13 @@ for _, member in ipairs(due) do
   local kind, id, index = string.match(member, '^(%a+):([^:]+):?(%d*)$')
   local keys = {prefix .. 'invocation:' .. id, prefix .. 'journal:' .. id, KEYS[1], prefix .. 'status:'}
   local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'length', 'worker', 'service', 'redelivery')
-  local kept = h[1] and on[kind](keys, id, h, index)
+  local kept = h[1]
+  if kept and on[kind] then
+    kept = on[kind](keys, id, h, index)
+  elseif kept then
+    -- A newer version put it there: out of this worker's way for a while, and in reach of those that know it.
+    redis.call('ZADD', KEYS[1], whole(now + ARGV[3]), member)
+  end
   if not kept then redis.call('ZREM', KEYS[1], member) end
 end
 redis.call('ZREMRANGEBYSCORE', prefix .. 'status:completed', '-inf', whole(now))

@@ -1,0 +1,19 @@
+"""The bench of the store's contract, once for each implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from .store_contract import Bench, MemoryBench, redis_bench
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def bench(request: pytest.FixtureRequest, redis_url: str, namespace: str) -> AsyncIterator[Bench]:
+    """An empty namespace in the store under test."""
+    if request.param == "memory":
+        yield MemoryBench(namespace)
+    else:
+        async with redis_bench(namespace, redis_url) as made:
+            yield made

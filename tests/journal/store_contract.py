@@ -1,0 +1,295 @@
+"""What the tests of the store's contract need beside a `Store`: time that can be passed, messages, and a full dump.
+
+Two benches, one for each implementation. Time passes on both without waiting: on Redis every deadline is moved towards
+now, which is the same to the scripts. Delays in these tests are minutes, so that the machine's own pace never matters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import redis.asyncio
+
+from perdure.journal.keys import Keys
+from perdure.journal.memory_slot import KEPT_WITHOUT_END_MS
+from perdure.journal.memory_store import MemoryStore
+from perdure.journal.redis_store import RedisStore, script_texts
+from perdure.journal.store import Admission, Claim, Claimed, Due, Lease, Store
+from perdure.journal.wire import Endpoint, Wire
+from perdure.schemas.codec import encode
+from perdure.schemas.entries import Input, Output, Run, Sleep, Success
+from perdure.schemas.ids import InvocationId, new_invocation_id
+from perdure.worker.clock import system_random
+
+MINUTE_MS = 60_000
+LEASE_MS = 10 * MINUTE_MS
+SLOTS = 2
+
+Dump = dict[str, object]
+
+
+class Bench(Protocol):
+    """A store of an empty namespace, and the test's means to look at it from outside."""
+
+    store: Store
+    keys: Keys
+
+    async def now_ms(self) -> int:
+        """The store's time."""
+
+    async def pass_ms(self, ms: int) -> None:
+        """Let that much of the store's time pass."""
+
+    async def messages(self) -> list[tuple[str, bytes]]:
+        """What was published since the last call: channel and message."""
+
+    async def dump(self) -> Dump:
+        """Everything that the namespace holds, in one form for both stores; `kept` are keys that will expire."""
+
+    async def plant(self, slot: int, member: str) -> None:
+        """Put a member into the slot's `due` that is due now."""
+
+    async def forget_scripts(self) -> None:
+        """`SCRIPT FLUSH`, where there are scripts."""
+
+
+class FakeClock:
+    """Stands still until it is told."""
+
+    def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
+        self.at_ms = now_ms
+
+    def now_ms(self) -> int:
+        """The time that it was set to."""
+        return self.at_ms
+
+
+class MemoryBench:
+    """`MemoryStore` on a clock that stands still."""
+
+    def __init__(self, namespace: str, store: MemoryStore | None = None, clock: FakeClock | None = None) -> None:
+        self.keys = Keys(namespace, slots=SLOTS)
+        self._clock = clock or FakeClock()
+        self._heard: list[tuple[str, bytes]] = []
+        self._memory = store or MemoryStore(self._clock, SLOTS, namespace=namespace, publish=self._hear)
+        self.store: Store = self._memory
+
+    def _hear(self, channel: str, message: bytes) -> None:
+        self._heard.append((channel, message))
+
+    async def now_ms(self) -> int:
+        """See `Bench`."""
+        return self._clock.at_ms
+
+    async def pass_ms(self, ms: int) -> None:
+        """See `Bench`."""
+        self._clock.at_ms += ms
+
+    async def messages(self) -> list[tuple[str, bytes]]:
+        """See `Bench`."""
+        heard, self._heard = self._heard, []
+        return heard
+
+    async def dump(self) -> Dump:
+        """See `Bench`."""
+        dump: Dump = {}
+        kept: set[str] = set()
+        for number, slot in enumerate(self._memory._slots):
+            slot.forget(self._clock.at_ms)
+            for key, record in slot.records.items():
+                dump[f"{{{number}}}:invocation:{key}"] = record.fields()
+            for key, entries in slot.journals.items():
+                rows = [(position, epoch, *encode(entry)) for position, epoch, entry in entries]
+                dump[f"{{{number}}}:journal:{key}"] = rows
+            if slot.due.scores:
+                dump[f"{{{number}}}:due"] = dict(slot.due.scores)
+            for status, scores in slot.index.items():
+                if scores:
+                    dump[f"{{{number}}}:status:{status}"] = dict(scores)
+            kept |= {f"{{{number}}}:invocation:{key}" for key in slot._records_until.scores}
+            kept |= {f"{{{number}}}:journal:{key}" for key in slot._journals_until.scores}
+        dump["kept"] = kept
+        return dump
+
+    async def plant(self, slot: int, member: str) -> None:
+        """See `Bench`."""
+        self._memory._slots[slot].due.put(member, self._clock.at_ms)
+
+    async def forget_scripts(self) -> None:
+        """See `Bench`."""
+
+
+class RedisBench:
+    """`RedisStore` on the lane's Redis."""
+
+    def __init__(self, namespace: str, wire: Wire, client: Any) -> None:
+        self.keys = Keys(namespace, slots=SLOTS)
+        self.store: Store = RedisStore(wire, self.keys)
+        # Any: the client's types say bytes or text wherever it answers bytes.
+        self._client = client
+        self._channels = client.pubsub()
+
+    async def listen(self) -> None:
+        """Hear of everything that is published from now on."""
+        await self._channels.psubscribe(f"{self.keys.namespace}:*")
+        await self._channels.get_message(timeout=5)
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._channels.aclose()
+
+    async def now_ms(self) -> int:
+        """See `Bench`."""
+        seconds, micros = await self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def pass_ms(self, ms: int) -> None:
+        """See `Bench`."""
+        for slot in range(SLOTS):
+            for key in (self.keys.due(slot), self.keys.status(slot, "completed")):
+                for member, score in await self._client.zrange(key, 0, -1, withscores=True):
+                    if score != KEPT_WITHOUT_END_MS:
+                        await self._client.zadd(key, {member: score - ms})
+        for key in await self._names():
+            left = await self._client.pttl(key)
+            if left > 0:
+                await self._client.pexpire(key, max(1, left - ms))
+                if left <= ms:
+                    await self._client.delete(key)
+
+    async def messages(self) -> list[tuple[str, bytes]]:
+        """See `Bench`."""
+        end = f"{self.keys.namespace}:end"
+        await self._client.publish(end, b"")
+        heard: list[tuple[str, bytes]] = []
+        while True:
+            message = await self._channels.get_message(ignore_subscribe_messages=True, timeout=5)
+            assert message is not None, "a message that was published did not arrive"
+            if message["channel"] == end.encode():
+                return heard
+            heard.append((message["channel"].decode(), message["data"]))
+
+    async def dump(self) -> Dump:
+        """See `Bench`."""
+        dump: Dump = {}
+        kept: set[str] = set()
+        prefix = len(self.keys.namespace) + 1
+        for key in await self._names():
+            name = key.decode()[prefix:]
+            match await self._client.type(key):
+                case b"hash":
+                    fields = await self._client.hgetall(key)
+                    dump[name] = {field.decode(): value.decode() for field, value in fields.items()}
+                case b"stream":
+                    rows = [
+                        (*_place(where), *next(iter(what.items()))) for where, what in await self._client.xrange(key)
+                    ]
+                    dump[name] = rows
+                case b"zset":
+                    scores = await self._client.zrange(key, 0, -1, withscores=True)
+                    dump[name] = {member.decode(): int(score) for member, score in scores}
+                case other:
+                    raise AssertionError(f"{name} is a {other!r}, which no script of ours writes")
+            if await self._client.pttl(key) > 0:
+                kept.add(name)
+        dump["kept"] = kept
+        return dump
+
+    async def _names(self) -> list[bytes]:
+        return [key async for key in self._client.scan_iter(match=f"{self.keys.namespace}:*")]
+
+    async def plant(self, slot: int, member: str) -> None:
+        """See `Bench`."""
+        await self._client.zadd(self.keys.due(slot), {member: await self.now_ms()})
+
+    async def forget_scripts(self) -> None:
+        """See `Bench`."""
+        await self._client.script_flush()
+
+
+def _place(entry_id: bytes) -> tuple[int, int]:
+    position, _, epoch = entry_id.partition(b"-")
+    return int(position), int(epoch)
+
+
+@asynccontextmanager
+async def redis_bench(namespace: str, url: str) -> AsyncIterator[RedisBench]:
+    """A bench on the Redis at `url`; what the namespace holds is deleted at the end."""
+    where = urlsplit(url)
+    assert where.hostname is not None
+    assert where.port is not None
+    endpoint = Endpoint(where.hostname, where.port)
+
+    async def locate() -> Endpoint:
+        return endpoint
+
+    async with (
+        redis.asyncio.Redis.from_url(url) as client,
+        Wire(locate, script_texts(), name=f"test-{namespace}") as wire,
+    ):
+        bench = RedisBench(namespace, wire, client)
+        await bench.listen()
+        yield bench
+        await bench.aclose()
+        if names := await bench._names():
+            await client.delete(*names)
+
+
+def new_id() -> InvocationId:
+    """A fresh invocation id."""
+    return new_invocation_id("Greeter", None, system_random())
+
+
+def admission(invocation_id: InvocationId | None = None, **changes: object) -> Admission:
+    """An admission of `Greeter/greet` by worker w1 with token t1, changed as told."""
+    plain = Admission(
+        invocation_id or new_id(), "Greeter", "greet", None, Input(1, "w1", (("h", b"\xff"),), b'"Ada"'), "t1", "w1"
+    )
+    return plain._replace(**changes)  # type: ignore[arg-type]  # the tests name fields of Admission
+
+
+async def admitted(bench: Bench, **changes: object) -> Lease:
+    """Admit an invocation and return its first lease."""
+    answer = await bench.store.admit(admission(**changes), lease_ms=LEASE_MS)  # type: ignore[arg-type]  # likewise
+    assert isinstance(answer, Claimed)
+    return answer.lease
+
+
+async def claimed(bench: Bench, lease: Lease, *, token: str = "t2", worker: str = "w2") -> Claim:
+    """Claim a ready invocation after the attempt of `lease`."""
+    claim = await bench.store.claim(
+        lease.invocation_id, lease.epoch, token=token, worker=worker, lease_ms=LEASE_MS, at_ms=2
+    )
+    assert claim is not None
+    return claim
+
+
+async def sweep_all(bench: Bench) -> list[Due]:
+    """Sweep every slot once; what was due."""
+    return [due for slot in range(SLOTS) for due in (await bench.store.sweep(slot)).due]
+
+
+async def fields_of(bench: Bench, invocation_id: InvocationId) -> dict[str, str]:
+    """The invocation's fields."""
+    summary = await bench.store.read_invocation(invocation_id)
+    assert summary is not None
+    return summary.fields
+
+
+def run(index: int, value: object = None, name: str = "step") -> Run:
+    """A step that succeeded."""
+    return Run(index, name, 5, 1, Success(json.dumps(value).encode()))
+
+
+def sleep(index: int, duration_ms: int) -> Sleep:
+    """A timer without a name."""
+    return Sleep(index, "", 5, duration_ms)
+
+
+def output(value: object = "done") -> Output:
+    """An outcome."""
+    return Output(9, Success(json.dumps(value).encode()))
