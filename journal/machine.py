@@ -46,6 +46,7 @@ from perdure.schemas.entries import (
     Unknown,
 )
 from perdure.schemas.errors import JournalMismatchError
+from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
 
 class Ready(NamedTuple):
@@ -92,6 +93,7 @@ class Machine:
         "_ready",
         "_recorded",
         "_resolved",
+        "_sleeps",
         "_to_execute",
         "length",
     )
@@ -103,6 +105,7 @@ class Machine:
         self._resolved: set[int] = set()
         self._ready: deque[Ready] = deque()
         self._failed: dict[int, StepFailed] = {}
+        self._sleeps: dict[int, Sleep] = {}
         self._issued = 0
         self._last_recorded = -1
         self._to_execute: deque[int] = deque()
@@ -154,6 +157,7 @@ class Machine:
                 self._complete(index, outcome)
             case Sleep(index):
                 self._record(index, entry.identity)
+                self._sleeps.setdefault(index, entry)
             case StepFailed(index):
                 self._failed[index] = entry
             case Output(_, outcome):
@@ -196,7 +200,8 @@ class Machine:
         """
         index = self._next(Identity("sleep", name))
         if index not in self._recorded:
-            self._outbox.append(Sleep(index, name, at_ms, duration_ms))
+            self._sleeps[index] = Sleep(index, name, at_ms, duration_ms)
+            self._outbox.append(self._sleeps[index])
         if index not in self._resolved:
             self._awaiting.add(index)
         return index
@@ -209,9 +214,25 @@ class Machine:
         self._issued = index + 1
         return index
 
-    def poll(self) -> Step:
-        """What to do next; see the contract above."""
-        if self._ready and self._ready[0].command_index < self._issued:
+    @property
+    def deliverable(self) -> bool:
+        """Whether `poll` would answer `Ready`."""
+        return bool(self._ready) and self._ready[0].command_index < self._issued
+
+    def sleeping(self, index: int) -> Sleep:
+        """The timer at `index`, as it was first asked for."""
+        return self._sleeps[index]
+
+    def resolved(self, index: int) -> bool:
+        """Whether the journal holds a result for the command at `index`."""
+        return index in self._resolved
+
+    def poll(self, *, deliver: bool = True) -> Step:
+        """What to do next; see the contract above.
+
+        With `deliver=False` never `Ready`: to start steps while the handler may still be running.
+        """
+        if deliver and self._ready and self._ready[0].command_index < self._issued:
             return self._ready.popleft()
         if self._to_execute:
             index = self._to_execute.popleft()
@@ -231,7 +252,7 @@ class Machine:
         Raises:
             JournalMismatchError: The journal goes on, but the handler waits for something else.
         """
-        if self._issued <= self._last_recorded and not (self._ready and self._ready[0].command_index < self._issued):
+        if self._issued <= self._last_recorded and not self.deliverable:
             raise self._skipped("waits for an earlier command")
 
     def finish(self) -> None:
@@ -251,9 +272,9 @@ class Machine:
         """A step has a result, or failed and will be tried again; it counts once it came back through `receive`."""
         self._outbox.append(entry)
 
-    def drain(self) -> list[Entry]:
+    def drain(self, entries_max: int = ENTRIES_PER_APPEND_MAX) -> list[Entry]:
         """What to append now, oldest first. One append at a time: `appended` before the next."""
-        entries, self._outbox = self._outbox, []
+        entries, self._outbox = self._outbox[:entries_max], self._outbox[entries_max:]
         self._in_flight = len(entries)
         return entries
 

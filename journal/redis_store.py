@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from perdure.schemas.codec import encode
-from perdure.schemas.entries import Entry, Output, Positioned, Sleep
+from perdure.schemas.entries import AttemptStarted, Entry, Output, Positioned, Sleep
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
@@ -120,7 +120,7 @@ class RedisStore:
         self, invocation_id: InvocationId, epoch: int, *, token: str, worker: str, lease_ms: int, at_ms: int
     ) -> Claim | None:
         """See `Store.claim`."""
-        body = b'{"at":%d,"worker":"%b"}' % (at_ms, worker.encode())
+        body = encode(AttemptStarted(at_ms, worker))[1]
         keys = self._keys.of(invocation_id)
         arguments = (invocation_id, epoch, token, worker, lease_ms, body, CLAIM_ENTRIES_MAX)
         lease = Lease(invocation_id, epoch + 1, token, worker)
@@ -139,7 +139,7 @@ class RedisStore:
 
     def append(
         self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, progress: bool
-    ) -> Awaitable[Appended]:
+    ) -> asyncio.Future[Appended]:
         """See `Store.append`."""
         keys = self._keys.of(lease.invocation_id)
         timers: list[Argument] = []

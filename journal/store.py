@@ -13,6 +13,7 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -157,7 +158,7 @@ class Store(Protocol):
 
     def append(
         self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, progress: bool
-    ) -> Awaitable[Appended]:
+    ) -> Future[Appended]:
         """Append `entries` at most ENTRIES_PER_APPEND_MAX, all or none, and set the timers of `Sleep`s among them.
 
         Args:

@@ -40,3 +40,8 @@ class SystemClock:
 def system_random() -> random.Random:
     """A generator seeded by the operating system."""
     return random.SystemRandom()
+
+
+def seeded_random(seed: str) -> random.Random:
+    """A generator that gives the same numbers for the same seed, on every machine. Not for secrets."""
+    return random.Random(seed)

@@ -1,0 +1,380 @@
+"""One attempt: the driver around the machine, the handler and the store.
+
+The handler runs in the attempt's own task; everything else happens in callbacks of the loop:
+
+```
+ctx.run/sleep --> issue --> machine --Execute--> a task for the step --propose--> machine
+handler awaits a future --> pump: hand out Ready results, start steps     machine --drain--> store.append
+the store answers --> machine.receive --> pump
+```
+
+**When results are handed out.** The machine's contract wants the handler blocked before each `Ready`. While the handler
+is a single task, it is blocked exactly when it awaits one of our futures (`_awaited`): results go out at once, without
+a turn of the loop, which is what makes replay fast. When it has tasks of its own, or waits through asyncio
+(`gather`, `wait`), `_settle` hands out one result at a time, whenever all its tasks were seen blocked in two
+consecutive turns: a chain of asyncio's own callbacks shows either a done waiter or a runnable task in every turn but
+one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from perdure.journal.machine import Execute, Machine, Ready
+from perdure.journal.store import Claim, Store
+from perdure.schemas.entries import Failure, Input, Success
+from perdure.schemas.errors import JournalMismatchError, PerdureError, UsageError
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import NAME_LENGTH_MAX
+
+from .attempt_limits import AttemptLimits, TimerSink
+from .clock import Clock
+from .departures import Departure, Failing, Losing, Pausing
+from .futures import DurableFuture
+from .journal_writer import JournalWriter
+from .options import RunOptions
+from .scope import STEP
+from .serde import JSON, decode_value
+from .service import Handler
+from .step_runner import StepRunner
+from .steps import StepCall
+from .suspension import Suspension
+
+T = TypeVar("T")
+
+CALM_TURNS = 2
+"""Turns of the loop in which all of the handler must be seen blocked; see the module's proof."""
+
+
+class Attempt:
+    """The state of one attempt, and what its context, its futures and its callbacks do with it.
+
+    `conclusion.run_attempt` begins it, calls the handler and ends it.
+
+    Args:
+        claim: The lease and the journal so far.
+        handler: What to run.
+        store: Where the journal is.
+        clock: Time.
+        threads: Where sync steps run.
+        timers: Told when deadlines of this invocation fall due.
+        limits: What holds for it.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        handler: Handler,
+        *,
+        store: Store,
+        clock: Clock,
+        threads: Executor,
+        timers: TimerSink,
+        limits: AttemptLimits,
+    ) -> None:
+        self.claim = claim
+        self.handler = handler
+        self.limits = limits
+        self.store = store
+        self.clock = clock
+        self.loop = asyncio.get_running_loop()
+        self.departure: Departure | None = None
+        self.machine = Machine()
+        self.writer = JournalWriter(
+            claim, self.machine, store=store, on_news=self._progress, on_loss=lambda error: self.depart(Losing(error))
+        )
+        self.steps = StepRunner(
+            claim.lease.invocation_id,
+            self.writer,
+            clock=clock,
+            threads=threads,
+            on_failure=lambda error, name: self.depart(Failing(error, f'run "{name}"')),
+            on_pause=lambda: self._suspension.consider(),
+            payload_bytes_max=limits.payload_bytes_max,
+        )
+        self._timers = timers
+        self._task: asyncio.Task[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._calls: dict[int, StepCall] = {}
+        self._futures: dict[int, DurableFuture[Any]] = {}
+        self._wakes_ms: dict[int, float] = {}
+        self._awaited: DurableFuture[Any] | None = None
+        self._calm = 0
+        self._settling = False
+        self._suspension = Suspension(
+            self.machine,
+            self.writer,
+            self.steps,
+            clock=clock,
+            wakes_ms=self._wakes_ms,
+            inactivity_ms=limits.inactivity_ms,
+            always_replay=limits.always_replay,
+            blocked=self._blocked,
+            certain=lambda: self._awaited is not None and not self._awaited.done() and not self._tasks,
+            depart=self.depart,
+        )
+
+    @property
+    def invocation_id(self) -> InvocationId:
+        """Of the invocation."""
+        return self.claim.lease.invocation_id
+
+    @property
+    def input(self) -> Input:
+        """The invocation's first entry."""
+        entry = self.claim.entries[0].entry
+        assert isinstance(entry, Input), "the first entry of a journal is its input"
+        return entry
+
+    # Beginning and end.
+
+    def begin(self) -> None:
+        """Take the calling task for the handler's and the claim's entries for the journal.
+
+        Raises:
+            JournalMismatchError: The journal holds what this version does not know.
+        """
+        self._task = asyncio.current_task()
+        self.machine.receive(self.claim.entries)
+
+    def depart(self, departure: Departure) -> None:
+        """End the handler early, by cancelling its tasks; the first reason counts."""
+        if self.departure is not None or self._closed:
+            return
+        self.departure = departure
+        for task in (self._task, *self._tasks):
+            if task is not None:
+                task.cancel()
+
+    def depart_quietly(self, departure: Departure) -> None:
+        """The handler has ended by itself, and this is why; the first reason counts."""
+        if self.departure is None:
+            self.departure = departure
+
+    def poke(self, length: int) -> None:
+        """The journal is said to have that many entries: learn those that are not known here."""
+        if length > self.machine.length and not self._closed:
+            self.writer.fetch_soon()
+
+    async def finish_steps(self) -> None:
+        """Return when every step that was asked for has its result in the journal."""
+        while True:
+            self._start_steps()
+            await self.steps.all_done()
+            await self.writer.quiet()
+            if self.departure is not None or not (self.machine.executing or self.writer.busy):
+                return
+
+    async def close(self) -> None:
+        """End everything that the handler and its steps left running; nothing is appended by them any more."""
+        self._closed = True
+        self.writer.close()
+        await self._suspension.close()
+        await self.steps.stop()
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @property
+    def unfired(self) -> list[int]:
+        """Command indices of timers that have not fired."""
+        return sorted(self.machine.awaiting)
+
+    # What the context asks for.
+
+    def run_step(
+        self,
+        name: str,
+        action: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: RunOptions[T],
+    ) -> DurableFuture[T]:
+        """Issue a step; its action starts at once unless the journal has its result."""
+        self.check_usable(f"ctx.run({name!r})")
+        if not callable(action):
+            raise UsageError(f"ctx.run({name!r}) takes a function to call, not {action!r:.200}.")
+        if len(name) > NAME_LENGTH_MAX:
+            raise UsageError(f"A step's name has at most {NAME_LENGTH_MAX} characters, not {len(name)}: {name:.80}...")
+        serde = options.serde_of(action)
+        try:
+            index = self.machine.issue_run(name)
+        except JournalMismatchError as error:
+            return self._diverged(error, name)
+        self._calls[index] = StepCall(name, action, args, kwargs, options, serde, copy_context())
+        return self._issued(DurableFuture(self, index, name, loop=self.loop))
+
+    def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
+        """Issue a durable timer."""
+        self.check_usable("ctx.sleep")
+        now_ms, duration_ms = self.clock.now_ms(), max(0, -(-delta // timedelta(milliseconds=1)))
+        try:
+            index = self.machine.issue_sleep(name, at_ms=now_ms, duration_ms=duration_ms)
+        except JournalMismatchError as error:
+            return self._diverged(error, name)
+        if not self.machine.resolved(index):
+            recorded = self.machine.sleeping(index)
+            # A guess of when to look, by this machine's clock: what decides is the deadline in the store.
+            left_ms = recorded.at_ms + recorded.duration_ms - now_ms
+            self._wakes_ms[index] = self.clock.monotonic_ms() + left_ms
+            if left_ms <= self.limits.inactivity_ms:
+                self._timers.expect(self.invocation_id, in_ms=left_ms)
+        return self._issued(DurableFuture(self, index, name or "sleep", loop=self.loop))
+
+    def check_usable(self, what: str) -> None:
+        """Refuse `ctx` where it must not be used.
+
+        Raises:
+            UsageError: Inside a step.
+            asyncio.CancelledError: The attempt has ended.
+        """
+        step = STEP.get()
+        if step is not None:
+            raise UsageError(
+                f"{what} was called inside the step {step.name!r} of {self.invocation_id}. A step is one opaque "
+                "action: call ctx from the handler, and pass the step what it needs."
+            )
+        if self._closed or self.departure is not None:
+            raise asyncio.CancelledError(f"the attempt of {self.invocation_id} has ended")
+
+    def _diverged(self, error: JournalMismatchError, name: str) -> DurableFuture[Any]:
+        # Not raised: a handler's own `except Exception` must not hide it.
+        self.depart(Pausing(error))
+        return DurableFuture(self, -1, name, loop=self.loop)
+
+    def _issued(self, future: DurableFuture[T]) -> DurableFuture[T]:
+        self._futures[future.command_index] = future
+        if self.machine.deliverable:
+            self._settle_soon()
+        else:
+            self._start_steps()
+            if self.machine.pending:
+                self.writer.flush_soon()
+        return future
+
+    def _start_steps(self) -> None:
+        while isinstance(step := self.machine.poll(deliver=False), Execute):
+            self._start(step)
+
+    def _start(self, step: Execute) -> None:
+        self.steps.start(step.command_index, self._calls[step.command_index], step.failed)
+
+    # Handing out results.
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """The handler started a task of its own."""
+        if task is not self._task:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def awaiting(self, future: DurableFuture[Any]) -> None:
+        """The handler is about to wait for `future`."""
+        if self._tasks:
+            self._settle_soon()
+        else:
+            self._awaited = future
+            self._pump()
+
+    def watched(self) -> None:
+        """Something waits for one of our futures through a callback."""
+        if self._awaited is None or self._awaited.done():
+            self._settle_soon()
+
+    def _progress(self) -> None:
+        if self._closed or self.departure is not None:
+            return
+        self._suspension.reset()
+        if self.machine.length > self.limits.journal_entries_max:
+            self.depart(Pausing(self._too_long()))
+        elif self._tasks or self._awaited is None or self._awaited.done():
+            self._settle_soon()
+        else:
+            self._pump()
+
+    def _too_long(self) -> UsageError:
+        return UsageError(
+            f"The journal of {self.invocation_id} has {self.machine.length} entries; {self.limits.journal_entries_max} "
+            "are allowed, since each attempt replays them all. Split the work into several invocations."
+        )
+
+    def _pump(self) -> None:
+        # The handler is one task, and blocked on `_awaited`.
+        awaited = self._awaited
+        while awaited is not None and not awaited.done():
+            match self.machine.poll(deliver=not self._suspension.holding):
+                case Ready() as ready:
+                    self._deliver(ready)
+                case Execute() as step:
+                    self._start(step)
+                case _:
+                    self._check_blocked()
+                    self._suspension.consider()
+                    return
+        self._awaited = None
+
+    def _check_blocked(self) -> None:
+        if not self._suspension.holding:
+            try:
+                self.machine.check_blocked()
+            except JournalMismatchError as error:
+                self.depart(Pausing(error))
+
+    def _settle_soon(self) -> None:
+        if not self._settling:
+            self._settling = True
+            self.loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._closed or self.departure is not None:
+            return
+        self._start_steps()
+        if self.machine.pending:
+            self.writer.flush_soon()
+        if not self.machine.deliverable or self._suspension.holding:
+            self._calm = 0
+            self._suspension.consider()
+            return
+        self._calm = self._calm + 1 if self._blocked() else 0
+        if self._calm >= CALM_TURNS:
+            self._calm = 0
+            ready = self.machine.poll()
+            assert isinstance(ready, Ready), "the machine is deliverable"
+            self._deliver(ready)
+        self._settle_soon()
+
+    def _blocked(self) -> bool:
+        for task in (self._task, *self._tasks):
+            if task is not None and not task.done():
+                # The one thing asyncio knows about a blocked task and has no public name for.
+                waiter = getattr(task, "_fut_waiter", None)
+                if waiter is None or waiter.done():
+                    return False
+        return True
+
+    def _deliver(self, ready: Ready) -> None:
+        index = ready.command_index
+        future, call = self._futures.pop(index), self._calls.pop(index, None)
+        self._wakes_ms.pop(index, None)
+        if future.done():
+            return
+        match ready.outcome:
+            case Failure() as failure:
+                future.set_exception(failure.to_error())
+            case Success(raw):
+                if index in self.steps.values:
+                    future.set_result(self.steps.values.pop(index))
+                    return
+                serde = JSON if call is None else call.serde
+                try:
+                    future.set_result(decode_value(serde, raw, what=f"The recorded result of step {future.name!r}"))
+                except PerdureError as error:
+                    future.set_exception(error)

@@ -1,0 +1,41 @@
+"""What an attempt is given besides its claim: its limits, and who looks at its timers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
+
+from .options import InvocationRetry
+
+
+class TimerSink(Protocol):
+    """Who looks at timers: `timers.Timers`."""
+
+    def expect(self, invocation_id: InvocationId, *, in_ms: float) -> None:
+        """A deadline of this invocation falls due about then; look at its slot at that moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLimits:
+    """What holds for an attempt.
+
+    Attributes:
+        inactivity_ms: How long it waits in memory before it is suspended.
+        retention_ms: How long the outcome is kept.
+        journal_retention_ms: How long the journal is kept.
+        retry: The invocation's policy.
+        always_replay: Leave after every result, so that each await is replayed. For tests.
+        journal_entries_max: A longer journal pauses the invocation.
+        payload_bytes_max: A longer result is refused.
+    """
+
+    inactivity_ms: int
+    retention_ms: int
+    journal_retention_ms: int
+    retry: InvocationRetry
+    always_replay: bool = False
+    journal_entries_max: int = JOURNAL_ENTRIES_MAX
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX

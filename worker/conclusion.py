@@ -1,0 +1,235 @@
+"""Running one attempt from its claim to its end: call the handler, then record what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+
+from perdure.journal.retry import next_delay_ms
+from perdure.schemas.entries import AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
+from perdure.schemas.errors import (
+    DecodeError,
+    FencedError,
+    GapError,
+    HandlerNotFoundError,
+    JournalMismatchError,
+    PerdureError,
+    SerdeError,
+)
+from perdure.schemas.limits import shorten
+
+from .attempt import Attempt
+from .clock import seeded_random
+from .context import Context, Request
+from .departures import (
+    AttemptEnd,
+    Completed,
+    Failing,
+    Left,
+    Losing,
+    Lost,
+    Pausing,
+    Released,
+    Releasing,
+    Suspending,
+)
+from .scope import OWNER
+from .service import decode_argument, encode_result
+from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
+
+
+async def run_attempt(attempt: Attempt) -> AttemptEnd:
+    """Run the attempt in the calling task, which must be its own.
+
+    Guarantees that nothing of the handler or its steps runs any more when it returns, other than threads.
+
+    Raises:
+        asyncio.CancelledError: The task was cancelled from outside; nothing was recorded, the lease runs out.
+    """
+    try:
+        outcome = await _outcome(attempt)
+        if isinstance(attempt.departure, Failing):
+            # A step that is being executed right now would be executed again; its result is worth waiting for.
+            await attempt.steps.executed()
+            await attempt.writer.quiet()
+        return await _record(attempt, outcome)
+    except (FencedError, GapError) as error:
+        return await _lose(attempt, error)
+    except PerdureError as error:
+        return Lost(error)
+    finally:
+        await attempt.close()
+
+
+async def _outcome(attempt: Attempt) -> Outcome | None:
+    """The handler's outcome; `None` where the attempt departs without one."""
+    try:
+        attempt.begin()
+        _refuse_if_exhausted(attempt)
+        outcome = await _call(attempt)
+        await attempt.finish_steps()
+        if attempt.departure is None:
+            attempt.machine.finish()
+            return outcome
+    except asyncio.CancelledError:
+        if attempt.departure is None:
+            raise
+        task = asyncio.current_task()
+        assert task is not None, "an attempt runs in a task"
+        task.uncancel()
+    except (JournalMismatchError, DecodeError, _ExhaustedError) as error:
+        attempt.depart_quietly(Pausing(error))
+    except (Exception, SystemExit) as error:
+        attempt.depart_quietly(Failing(error))
+    return None
+
+
+async def _call(attempt: Attempt) -> Outcome:
+    handler = attempt.handler
+    token = OWNER.set(attempt)
+    try:
+        argument = decode_argument(handler, attempt.input.value)
+        context = Context(attempt, _request(attempt), seeded_random(attempt.invocation_id))
+        value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
+        raw = encode_result(handler, value)
+    except (Exception, SystemExit) as error:
+        terminal = terminal_cause(error)
+        if terminal is None or attempt.departure is not None:
+            raise
+        return as_failure(terminal)
+    finally:
+        OWNER.reset(token)
+    if len(raw) > attempt.limits.payload_bytes_max:
+        raise SerdeError(
+            f"The result of {handler.target} has {len(raw)} bytes; at most {attempt.limits.payload_bytes_max} fit into "
+            "a journal. Store it elsewhere and return where it is."
+        )
+    return Success(raw)
+
+
+def _request(attempt: Attempt) -> Request:
+    claim, first = attempt.claim, attempt.input
+    return Request(
+        id=claim.lease.invocation_id,
+        headers={name: value.decode("utf-8", "replace") for name, value in first.headers},
+        raw_headers=first.headers,
+        attempt=claim.lease.epoch,
+        body=first.value,
+        idempotency_key=claim.idempotency_key or None,
+    )
+
+
+class _ExhaustedError(PerdureError):
+    """The attempts that are allowed were used up by deaths of workers, which no attempt could record by itself."""
+
+
+def _refuse_if_exhausted(attempt: Attempt) -> None:
+    attempts_max = attempt.limits.retry.policy.attempts_max
+    if attempts_max is not None and attempt.claim.failures >= attempts_max:
+        raise _ExhaustedError(
+            f"{attempt.invocation_id} failed {attempt.claim.failures} times without progress, the last times by taking "
+            "its worker down. Look at its journal and the worker's logs, then resume it."
+        )
+
+
+async def _record(attempt: Attempt, outcome: Outcome | None) -> AttemptEnd:
+    match attempt.departure:
+        case None:
+            assert outcome is not None, "without a departure there is an outcome"
+            return await _complete(attempt, outcome)
+        case Suspending():
+            return Left("suspended")
+        case Releasing():
+            await attempt.writer.quiet()
+            attempt.writer.close()
+            await attempt.store.release(attempt.claim.lease, [], **_position(attempt))
+            return Released()
+        case Pausing(error):
+            return await _give_up(attempt, error, command="")
+        case Failing(error, command):
+            return await _fail(attempt, error, command)
+        case Losing(error):
+            return await _lose(attempt, error)
+
+
+def _position(attempt: Attempt) -> dict[str, int]:
+    return {"after": attempt.machine.length, "seq": attempt.writer.next_seq()}
+
+
+async def _complete(attempt: Attempt, outcome: Outcome) -> Completed:
+    attempt.writer.close()
+    entries: list[Entry] = [*attempt.machine.drain(), Output(attempt.clock.now_ms(), outcome)]
+    topics = await attempt.store.complete(
+        attempt.claim.lease,
+        entries,
+        **_position(attempt),
+        retention_ms=attempt.limits.retention_ms,
+        journal_retention_ms=attempt.limits.journal_retention_ms,
+        timers=attempt.unfired,
+    )
+    return Completed(outcome, topics)
+
+
+async def _fail(attempt: Attempt, error: BaseException, command: str) -> AttemptEnd:
+    failures = 1 if attempt.writer.progressed else attempt.claim.failures + 1
+    policy = attempt.limits.retry.policy
+    delay_ms = next_delay_ms(policy, failures=failures, elapsed_ms=0, retry_after_ms=retry_after_ms(error))
+    if delay_ms is None:
+        return await _give_up(attempt, error, command=command)
+    failed = _failed(attempt, error, command=command, retry_ms=delay_ms)
+    attempt.writer.close()
+    await attempt.store.back_off(
+        attempt.claim.lease,
+        [*attempt.machine.drain(), failed],
+        **_position(attempt),
+        retry_in_ms=delay_ms,
+        failure=failed.error,
+    )
+    return Left("backing-off", failed.error)
+
+
+async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> AttemptEnd:
+    attempt.writer.close()
+    failed = _failed(attempt, error, command=command, retry_ms=-1)
+    entries: list[Entry] = [*attempt.machine.drain(), failed]
+    exhausted = not isinstance(error, JournalMismatchError | DecodeError)
+    if exhausted and attempt.limits.retry.on_max_attempts == "kill":
+        return await _kill(attempt, entries, error)
+    reason = failed.error
+    if isinstance(error, HandlerNotFoundError) or not exhausted:
+        reason = shorten(describe_error(error))
+    entries.append(Paused(attempt.clock.now_ms(), reason))
+    await attempt.store.pause(attempt.claim.lease, entries, **_position(attempt), failure=reason)
+    return Left("paused", reason)
+
+
+async def _kill(attempt: Attempt, entries: list[Entry], error: BaseException) -> Completed:
+    outcome = Failure(500, shorten(f"All attempts failed; the last one with {type(error).__name__}: {error}"))
+    entries.append(Output(attempt.clock.now_ms(), outcome))
+    topics = await attempt.store.complete(
+        attempt.claim.lease,
+        entries,
+        **_position(attempt),
+        retention_ms=attempt.limits.retention_ms,
+        journal_retention_ms=attempt.limits.journal_retention_ms,
+        timers=attempt.unfired,
+    )
+    return Completed(outcome, topics)
+
+
+def _failed(attempt: Attempt, error: BaseException, *, command: str, retry_ms: int) -> AttemptFailed:
+    stack = "".join(traceback.format_exception(error))
+    return AttemptFailed(
+        attempt.clock.now_ms(), shorten(f"{type(error).__name__}: {error}"), shorten(stack), command, retry_ms
+    )
+
+
+async def _lose(attempt: Attempt, error: BaseException) -> AttemptEnd:
+    """Let go; where the store lost entries but not our lease, hand over at once, so that another attempt replays."""
+    if isinstance(error, GapError):
+        try:
+            await attempt.store.release(attempt.claim.lease, [], after=0, seq=attempt.writer.next_seq())
+        except PerdureError as refusal:
+            return Lost(refusal)
+        return Released()
+    return Lost(error)

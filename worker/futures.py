@@ -1,0 +1,52 @@
+"""The future of one durable command: what `ctx.run` and `ctx.sleep` return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Awaited(Protocol):
+    """An attempt, as its futures see it."""
+
+    def awaiting(self, future: DurableFuture[Any]) -> None:
+        """The handler is about to wait for this future; it may be completed at once, in a replay."""
+
+    def watched(self) -> None:
+        """Something waits for one of the futures through a callback, such as `asyncio.wait`."""
+
+
+class DurableFuture(asyncio.Future[T]):
+    """The result of a durable command: await it, any number of times, directly or through asyncio.
+
+    Completed by the attempt only, in the order of the journal.
+    """
+
+    def __init__(self, attempt: Awaited, command_index: int, name: str, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._attempt = attempt
+        self.command_index = command_index
+        self.name = name
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done():
+            self._attempt.awaiting(self)
+            if not self.done():
+                # What asyncio.Future does: the task that runs this sees the flag and waits for us.
+                self._asyncio_future_blocking = True
+                yield self
+        return self.result()
+
+    __iter__ = __await__
+
+    def add_done_callback(
+        self, callback: Callable[[asyncio.Future[T]], object], /, *, context: Context | None = None
+    ) -> None:
+        """See `asyncio.Future.add_done_callback`."""
+        super().add_done_callback(callback, context=context)
+        if not self.done():
+            self._attempt.watched()

@@ -1,0 +1,173 @@
+"""The attempt's hand on its journal: what the machine wants appended, one append at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from perdure.journal.machine import Machine
+from perdure.journal.store import Appended, Claim, Store
+from perdure.schemas.entries import Completion, Entry, Run, StepFailed
+from perdure.schemas.errors import GapError, PerdureError
+
+
+class JournalWriter:
+    """Appends what the machine drains and feeds it what the store answers.
+
+    All entries that come up in one turn of the loop leave in one append; the next append begins when the last one was
+    answered.
+
+    Args:
+        claim: What the attempt starts from.
+        machine: The attempt's; has received the claim's entries.
+        store: Where the journal is.
+        on_news: Called when the machine has received something.
+        on_loss: Called with the error when an append was refused; nothing is appended after it.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        machine: Machine,
+        *,
+        store: Store,
+        on_news: Callable[[], None],
+        on_loss: Callable[[BaseException], None],
+    ) -> None:
+        self.machine = machine
+        self.lease = claim.lease
+        self.learned = False
+        """Whether this attempt has received a result that it did not start from."""
+        self.progressed = False
+        """Whether this attempt has appended anything but failures."""
+        self._store = store
+        self._on_news = on_news
+        self._on_loss = on_loss
+        self._loop = asyncio.get_running_loop()
+        self._failures = claim.failures
+        self._seq = 0
+        self._scheduled = False
+        self._closed = False
+        self._fetching = False
+        self._in_flight: list[Entry] | None = None
+        self._quiet: list[asyncio.Future[None]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way to the store, or has to go there."""
+        return self._in_flight is not None or self.machine.pending
+
+    def next_seq(self) -> int:
+        """The number of the attempt's next write."""
+        self._seq += 1
+        return self._seq
+
+    def flush_soon(self) -> None:
+        """Append what is pending at the end of this turn of the loop."""
+        if not self._scheduled and self._in_flight is None and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def fetch_soon(self) -> None:
+        """Learn what others appended."""
+        self._fetching = True
+        self.flush_soon()
+
+    async def quiet(self) -> None:
+        """Return when nothing is on its way and nothing is pending, or when an append was refused."""
+        while self.busy and not self._closed:
+            self.flush_soon()
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._quiet.append(waiter)
+            await waiter
+
+    def close(self) -> None:
+        """Append nothing more."""
+        self._closed = True
+        self._wake_waiters()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._closed or self._in_flight is not None or not (self.machine.pending or self._fetching):
+            return
+        entries = self.machine.drain()
+        advances = any(not isinstance(entry, StepFailed) for entry in entries)
+        self.progressed = self.progressed or advances
+        resets = advances and self._failures > 0
+        if resets:
+            self._failures = 0
+        self._fetching = False
+        self._in_flight = entries
+        self._store.append(
+            self.lease, entries, after=self.machine.length, seq=self.next_seq(), progress=resets
+        ).add_done_callback(self._appended)
+
+    def _appended(self, reply: asyncio.Future[Appended]) -> None:
+        entries, self._in_flight = self._in_flight, None
+        if self._closed or reply.cancelled():
+            self._wake_waiters()
+            return
+        error = reply.exception()
+        if error is None:
+            error = self._receive(entries or [], reply.result())
+        if error is not None:
+            self.close()
+            self._on_loss(error)
+            return
+        if self.machine.pending or self._fetching:
+            self.flush_soon()
+        self._wake_waiters()
+        self._on_news()
+
+    def _receive(self, entries: list[Entry], appended: Appended) -> BaseException | None:
+        machine = self.machine
+        if appended.tail is None:
+            machine.receive_own(entries)
+            self.learned = self.learned or any(type(entry) is Run for entry in entries)
+        else:
+            machine.receive(appended.tail)
+            self.learned = self.learned or any(isinstance(row.entry, Run | Completion) for row in appended.tail)
+        machine.appended()
+        if machine.length != appended.length:
+            return GapError(
+                f"The journal of {self.lease.invocation_id} is said to have {appended.length} entries, but "
+                f"{machine.length} are known here; abandoning the attempt."
+            )
+        return None
+
+    async def suspend(self, *, wake_in_ms: int | None) -> bool:
+        """Suspend the invocation unless something arrived that is not known here; whether it was suspended.
+
+        Nothing may be busy. What arrived instead has been received when this returns.
+        """
+        assert not self.busy, "an append is under way"
+        self._in_flight = []
+        try:
+            arrived = await self._store.suspend(
+                self.lease, [], after=self.machine.length, seq=self.next_seq(), wake_in_ms=wake_in_ms
+            )
+        except PerdureError as error:
+            self.close()
+            self._on_loss(error)
+            return False
+        finally:
+            self._in_flight = None
+        if arrived is None:
+            self.close()
+            return True
+        gap = self._receive([], arrived)
+        if gap is not None:
+            self.close()
+            self._on_loss(gap)
+            return False
+        if self.machine.pending or self._fetching:
+            self.flush_soon()
+        self._wake_waiters()
+        self._on_news()
+        return False
+
+    def _wake_waiters(self) -> None:
+        waiters, self._quiet = self._quiet, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,81 @@
+"""Which invocation, and which step, the running code belongs to: two context variables and a task factory.
+
+The task factory tells an attempt of every task that its handler starts, so that the attempt knows when all of the
+handler is blocked (see `attempt`). Tasks that a step starts are the step's own affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar
+from typing import Any, NamedTuple, Protocol
+
+from perdure.schemas.ids import InvocationId, step_key
+
+
+class TaskOwner(Protocol):
+    """An attempt, as the task factory sees it."""
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """The handler started this task."""
+
+
+class StepInfo(NamedTuple):
+    """The step that is being executed.
+
+    Attributes:
+        invocation_id: Of the invocation it belongs to.
+        name: As given to `ctx.run`.
+        command_index: Its place in program order.
+        attempt: Which execution of the step this is, from 1; recorded failures count, crashes do not.
+    """
+
+    invocation_id: InvocationId
+    name: str
+    command_index: int
+    attempt: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every execution of this step, for the outside world to recognise a repeat by."""
+        return step_key(self.invocation_id, self.command_index)
+
+
+OWNER: ContextVar[TaskOwner | None] = ContextVar("perdure_owner", default=None)
+STEP: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
+
+
+def current_step() -> StepInfo | None:
+    """The step that the calling code runs in, in a thread or on the loop; `None` outside of steps."""
+    return STEP.get()
+
+
+def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Have every task that a handler starts adopted by its attempt. Returns what undoes it.
+
+    Keeps a factory that was there before.
+    """
+    previous = loop.get_task_factory()
+
+    def factory(
+        on: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context | None = None, **rest: Any
+    ) -> asyncio.Task[Any]:
+        # `rest` is what newer Pythons hand on: name, eager_start.
+        if previous is not None:
+            task: asyncio.Task[Any] = previous(
+                on, coroutine, **({} if context is None else {"context": context}), **rest
+            )  # type: ignore[assignment]  # a factory may make any future; asyncio makes tasks
+        else:
+            task = asyncio.Task(coroutine, loop=on, context=context, **rest)
+        owner = OWNER.get() if context is None else context.get(OWNER)
+        if owner is not None:
+            owner.adopt(task)
+        return task
+
+    loop.set_task_factory(factory)
+
+    def undo() -> None:
+        loop.set_task_factory(previous)
+
+    return undo

@@ -1,0 +1,127 @@
+"""When an attempt that only waits leaves memory.
+
+An attempt waits in memory with its lease renewed, and is suspended in the store when nothing happened for its
+inactivity timeout, or at once when it waits for timers that are further away than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from perdure.journal.machine import Machine, Suspend
+
+from .clock import Clock
+from .departures import Departure, Releasing, Suspending
+from .journal_writer import JournalWriter
+from .step_runner import StepRunner
+
+
+class Suspension:
+    """Watches one attempt.
+
+    Args:
+        machine: The attempt's.
+        writer: The attempt's.
+        steps: The attempt's.
+        clock: Time.
+        wakes_ms: When its timers fall due, by command index, in ms of the monotonic clock; a guess.
+        inactivity_ms: How long it waits in memory.
+        always_replay: Leave at every wait and after every result.
+        blocked: Whether all tasks of the handler are blocked.
+        certain: Whether the handler is known to wait for nothing but a durable future.
+        depart: Ends the attempt.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        writer: JournalWriter,
+        steps: StepRunner,
+        *,
+        clock: Clock,
+        wakes_ms: Mapping[int, float],
+        inactivity_ms: int,
+        always_replay: bool,
+        blocked: Callable[[], bool],
+        certain: Callable[[], bool],
+        depart: Callable[[Departure], None],
+    ) -> None:
+        self._machine = machine
+        self._writer = writer
+        self._steps = steps
+        self._clock = clock
+        self._wakes_ms = wakes_ms
+        self._inactivity_ms = inactivity_ms
+        self._always_replay = always_replay
+        self._blocked = blocked
+        self._certain = certain
+        self._depart = depart
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def holding(self) -> bool:
+        """Whether results are held back, because they are to be seen by a replay."""
+        return self._always_replay and self._writer.learned
+
+    def consider(self) -> None:
+        """Nothing can be handed out now: see to it that the attempt leaves if that lasts."""
+        if self._timer is None and self._leaving is None and not self._closed and self._waits():
+            self._timer = self._loop.call_later(self._patience_ms() / 1000, self._expired)
+
+    def reset(self) -> None:
+        """Something happened; patience begins anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def close(self) -> None:
+        """Watch no more."""
+        self._closed = True
+        self.reset()
+        if self._leaving is not None and not self._leaving.done():
+            self._leaving.cancel()
+            await asyncio.wait([self._leaving])
+
+    def _waits(self) -> bool:
+        """Whether nothing here makes progress by itself: no action runs, nothing is on its way to the store."""
+        if self._writer.busy or self._machine.executing - self._steps.backing_off.keys():
+            return False
+        if self.holding or self._steps.backing_off:
+            return True
+        match self._machine.poll(deliver=False):
+            case Suspend(awaiting):
+                return bool(awaiting)
+            case _:
+                return False
+
+    def _patience_ms(self) -> float:
+        if self._always_replay:
+            return 0
+        if self._certain():
+            now_ms = self._clock.monotonic_ms()
+            awaited = (self._wakes_ms.get(index, 0.0) for index in self._machine.awaiting)
+            if min((*awaited, *self._steps.backing_off.values())) - now_ms > self._inactivity_ms:
+                return 0
+        return self._inactivity_ms
+
+    def _expired(self) -> None:
+        self._timer = None
+        if self._closed or not self._waits() or (self._machine.deliverable and not self.holding):
+            return
+        if not self._blocked():
+            self.consider()
+        elif self.holding:
+            self._depart(Releasing())
+        else:
+            self._leaving = self._loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        wakes = [max(0, int(until_ms - now_ms)) for until_ms in self._steps.backing_off.values()]
+        if await self._writer.suspend(wake_in_ms=min(wakes) if wakes else None):
+            self._depart(Suspending())
+        self._leaving = None
