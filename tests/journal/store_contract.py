@@ -24,6 +24,7 @@ from perdure.schemas.codec import encode
 from perdure.schemas.entries import Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, new_invocation_id
 from perdure.worker.clock import system_random
+from tests.waiting import wait_until
 
 MINUTE_MS = 60_000
 LEASE_MS = 10 * MINUTE_MS
@@ -43,6 +44,9 @@ class Bench(Protocol):
 
     async def pass_ms(self, ms: int) -> None:
         """Let that much of the store's time pass."""
+
+    async def tick(self) -> None:
+        """Return in a later millisecond of the store's time."""
 
     async def messages(self) -> list[tuple[str, bytes]]:
         """What was published since the last call: channel and message."""
@@ -88,6 +92,10 @@ class MemoryBench:
     async def pass_ms(self, ms: int) -> None:
         """See `Bench`."""
         self._clock.at_ms += ms
+
+    async def tick(self) -> None:
+        """See `Bench`."""
+        self._clock.at_ms += 1
 
     async def messages(self) -> list[tuple[str, bytes]]:
         """See `Bench`."""
@@ -160,6 +168,15 @@ class RedisBench:
                 await self._client.pexpire(key, max(1, left - ms))
                 if left <= ms:
                     await self._client.delete(key)
+
+    async def tick(self) -> None:
+        """See `Bench`."""
+        start_ms = await self.now_ms()
+
+        async def later() -> bool:
+            return await self.now_ms() > start_ms
+
+        await wait_until(later, description="the next millisecond")
 
     async def messages(self) -> list[tuple[str, bytes]]:
         """See `Bench`."""

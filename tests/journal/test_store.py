@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from perdure.journal import memory_store, memory_sweep, redis_store
@@ -12,7 +10,6 @@ from perdure.schemas.codec import encode
 from perdure.schemas.entries import Completion, Failure, Output, Positioned, Success
 from perdure.schemas.errors import FencedError, GapError
 from perdure.schemas.limits import WAITERS_MAX
-from tests.waiting import wait_until
 
 from .store_contract import (
     LEASE_MS,
@@ -315,19 +312,12 @@ async def test_nothing_is_known_of_an_unknown_id(bench: Bench) -> None:
     assert await bench.dump() == {"kept": set()}
 
 
-async def later(bench: Bench, start_ms: int) -> bool:
-    """Whether time has passed since."""
-    return await bench.now_ms() > start_ms
-
-
 async def test_invocations_are_listed_newest_first(bench: Bench) -> None:
     """Over all slots, as many as asked for, and of one status."""
     leases = []
     for _ in range(5):
         leases.append(await admitted(bench))
-        start_ms = await bench.now_ms()
-        await bench.pass_ms(1)
-        await wait_until(partial(later, bench, start_ms), description="the next millisecond")
+        await bench.tick()
     await bench.store.pause(leases[2], [], after=1, seq=1, failure="stuck")
     newest = [lease.invocation_id for lease in reversed(leases) if lease is not leases[2]]
     found = await bench.store.list_invocations("running", invocations_max=3)
