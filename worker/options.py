@@ -30,7 +30,8 @@ INVOCATION_ATTEMPTS_MAX: Final = 70
 OnMaxAttempts = Literal["pause", "kill"]
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: `RunOptions[str](...)` sets an attribute, which a frozen dataclass with slots answers with a TypeError.
+@dataclass(frozen=True)
 class RunOptions(Generic[T]):
     """How one step is written down and retried.
 
@@ -258,7 +259,8 @@ def _whole_ms(option: str, duration: timedelta | None, *, least_ms: int) -> int 
         return None
     if not isinstance(duration, timedelta):
         raise DefinitionError(f"{option} takes a timedelta, not {duration!r}.")
-    rounded_ms = -(-duration // timedelta(milliseconds=1))
+    floor_ms, rest = divmod(duration, timedelta(milliseconds=1))
+    rounded_ms = floor_ms + bool(rest)
     if not least_ms <= rounded_ms <= DELAY_MS_MAX:
         least = "longer than zero" if least_ms else "zero or longer"
         raise DefinitionError(f"{option} must be {least} and at most a century, not {duration}.")

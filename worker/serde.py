@@ -93,7 +93,8 @@ class PydanticJsonSerde(Serde[T]):
     """JSON checked by pydantic on the way in: a model, a dataclass, or any other type that pydantic knows.
 
     Validators are built once, here. Fields go by their aliases. A value of another type than declared is written by
-    what it is; a subclass of a declared model is written with the fields of the declared one, as pydantic does.
+    what it is; a subclass of a declared model is written with the fields of the declared one, as pydantic does. NaN is
+    refused where the type says float, or says nothing; in a place that is declared otherwise, pydantic writes `null`.
 
     Args:
         model: The type to read and write.
