@@ -1,0 +1,383 @@
+"""The one place that touches aiokafka: a consumer, a producer and an administrator that speak our types and errors.
+
+Law: nothing here decides. Each call is bounded in time, each error of aiokafka's becomes a `BrokerError`, and closing
+never hangs. What is started again when, is `kafka_broker`'s to say. aiokafka's defaults are spelled out where they
+matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import aiokafka
+import aiokafka.errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from perdure.schemas.errors import BrokerError, RecordTooLargeError
+
+from .broker import Outgoing, Partition, Record
+from .kafka_closing import consumer_ended, drop_consumer, drop_producer, producer_ended, retrieve, within
+from .kafka_config import KafkaConfig
+from .kafka_tls import tls_context
+from .topics import TopicPlan
+
+POLL_INTERVAL_MS_MAX = 2**31 - 1
+"""aiokafka leaves the group for good when nobody polls for so long, and a full worker rightly does not poll. Whether
+the worker itself is alive is told by its heartbeats: they run on its event loop."""
+
+METADATA_AGE_MS_MAX = 30_000
+"""New partitions of a topic are noticed within this time; Kafka's default of five minutes leaves them unread."""
+
+FETCH_BYTES_MAX = 16 * 1_048_576
+"""Most bytes of one fetch over all its partitions."""
+
+
+OnPartitions = Callable[[Sequence[Partition]], Awaitable[None]]
+
+
+class UnreadableRecordsError(BrokerError):
+    """Something fetched could not be decoded; other partitions may have lost records: fetch from the commits again."""
+
+
+class Consumer:
+    """One aiokafka consumer, from `start` to `close`; not to be used again after either failed."""
+
+    def __init__(self, config: KafkaConfig, *, revoked: OnPartitions, assigned: OnPartitions) -> None:
+        self._config = config
+        self._listener = _Listener(revoked, assigned)
+        self._by_topic: dict[str, list[aiokafka.TopicPartition]] = {}
+        self._known: frozenset[aiokafka.TopicPartition] = frozenset()
+        self._client = aiokafka.AIOKafkaConsumer(
+            group_id=config.group_id,
+            # One, because aiokafka sends a JoinGroup for each.
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=config.session_timeout_ms,
+            heartbeat_interval_ms=config.heartbeat_interval_ms,
+            rebalance_timeout_ms=config.rebalance_timeout_ms,
+            max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
+            fetch_max_wait_ms=config.fetch_max_wait_ms,
+            max_partition_fetch_bytes=config.partition_fetch_bytes_max,
+            fetch_max_bytes=max(FETCH_BYTES_MAX, config.partition_fetch_bytes_max),
+            check_crcs=True,
+            **_connection(config, request_timeout_ms=config.request_timeout_ms),
+        )
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerError: Nothing answered.
+        """
+        async with _translated("connect a consumer to Kafka", self._config.request_timeout_ms):
+            await self._client.start()
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Join the group for `topics`; `revoked` and `assigned` tell how that goes, from aiokafka's own task."""
+        self._client.subscribe(topics=list(topics), listener=self._listener)
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Take exactly `partitions`, from their committed offsets on; tells nobody."""
+        self._client.assign([aiokafka.TopicPartition(*partition) for partition in partitions])
+
+    def held(self) -> list[Partition]:
+        """The partitions that are assigned now, sorted."""
+        return [Partition(*tp) for tp in sorted(self._client.assignment())]
+
+    async def take(
+        self, *, records_max: int, wait_ms: int = 0, topics: Iterable[str] | None = None, only: Partition | None = None
+    ) -> list[Record]:
+        """Return what was fetched, at most `records_max`; with `wait_ms` 0 without ever suspending.
+
+        Never call it while a rebalance goes on: aiokafka would wait for its end. Cancelling it loses nothing.
+
+        Args:
+            records_max: At least 1.
+            wait_ms: How long to wait for the first record.
+            topics: Only of these; `None` means all.
+            only: Only of this partition.
+
+        Raises:
+            UnreadableRecordsError: Records of some partition could not be decoded.
+            BrokerError: Reading is refused, or aiokafka's coordination has ended.
+        """
+        chosen = [aiokafka.TopicPartition(*only)] if only else self._partitions_of(topics)
+        if topics is not None and not chosen:
+            return []
+        try:
+            fetched = await self._client.getmany(*chosen, timeout_ms=wait_ms, max_records=records_max)
+        except (kafka_errors.CorruptRecordException, kafka_errors.UnsupportedCodecError) as error:
+            raise UnreadableRecordsError(_unreadable(error)) from error
+        except kafka_errors.KafkaError as error:
+            raise BrokerError(
+                f"Kafka's records cannot be read: {error!r}. Look at the topics' access rules."
+            ) from error
+        except (ValueError, LookupError, RuntimeError, TypeError) as error:
+            # What its decoder and the compression libraries raise for bytes that they do not understand.
+            raise UnreadableRecordsError(_unreadable(error)) from error
+        return [_record(Partition(*tp), r) for tp, records in fetched.items() for r in records]
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit `offsets`; those of partitions that are not held are left out.
+
+        Raises:
+            BrokerError: It was refused or not answered in time.
+        """
+        held = self._client.assignment()
+        wanted = {aiokafka.TopicPartition(*partition): offset for partition, offset in offsets.items()}
+        committed = {tp: offset for tp, offset in wanted.items() if tp in held}
+        if committed:
+            async with _translated("commit offsets", self._config.commit_timeout_ms):
+                await self._client.commit(committed)
+
+    def last_fetch_ms(self) -> int | None:
+        """When a fetch was last answered, on this machine's wall clock: to see that it changes."""
+        times = [self._client.last_poll_timestamp(tp) for tp in self._client.assignment()]
+        return max((time for time in times if time is not None), default=None)
+
+    def ended(self) -> bool:
+        """Whether aiokafka's own tasks died, so that nothing will ever come again."""
+        return consumer_ended(self._client)
+
+    async def close(self) -> None:
+        """Leave the group and close, or abandon what does not close in time."""
+        try:
+            await within(self._config.stop_timeout_ms, self._client.stop())
+        finally:
+            await drop_consumer(self._client)
+
+    def _partitions_of(self, topics: Iterable[str] | None) -> list[aiokafka.TopicPartition]:
+        if topics is None:
+            return []
+        held = self._client.assignment()
+        if held is not self._known:
+            self._known = held
+            self._by_topic = {}
+            for tp in held:
+                self._by_topic.setdefault(tp.topic, []).append(tp)
+        return [tp for topic in topics for tp in self._by_topic.get(topic, ())]
+
+
+class Producer:
+    """One aiokafka producer, from `start` to `close`.
+
+    Without idempotence: the embedded broker has none, and every receiver drops duplicates by id. So a batch that nobody
+    acknowledges expires, where an idempotent one would be retried for ever.
+    """
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._client = aiokafka.AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=False,
+            linger_ms=0,
+            max_request_size=config.request_bytes_max,
+            max_batch_size=min(config.batch_bytes_max, config.request_bytes_max),
+            **_connection(config, request_timeout_ms=config.produce_timeout_ms),
+        )
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerError: Nothing answered.
+        """
+        async with _translated("connect a producer to Kafka", self._config.produce_timeout_ms):
+            await self._client.start()
+
+    async def produce(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send all, in order per partition, and return when all are acknowledged.
+
+        Raises:
+            RecordTooLargeError: One is over a limit; others may have been sent.
+            BrokerError: One was refused, or not acknowledged in time.
+        """
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            async with _translated("produce records", self._config.produce_timeout_ms):
+                for record in outgoing:
+                    sent.append(await self._send(record))  # noqa: PERF401 # what was sent must be known after a failure
+                for acknowledged in sent:
+                    await acknowledged
+        except BrokerError as error:
+            if isinstance(error.__cause__, kafka_errors.MessageSizeTooLargeError):
+                raise RecordTooLargeError(_too_large(outgoing, self._config)) from error.__cause__
+            raise
+        finally:
+            for future in sent:
+                # Nobody waits for the rest after a failure; asyncio would report their errors as never retrieved.
+                future.add_done_callback(retrieve)
+
+    async def _send(self, record: Outgoing) -> asyncio.Future[Any]:
+        headers = list(record.headers)
+        if record.key is not None or record.value is not None:
+            future = await self._client.send(record.topic, record.value, record.key, headers=headers)
+        else:
+            # aiokafka's send() refuses a record without key and value, which Kafka knows and a dead letter may be.
+            batch = self._client.create_batch()
+            batch.append(timestamp=None, key=None, value=None, headers=headers)
+            batch.close()
+            partitions = await self._client.partitions_for(record.topic)
+            future = await self._client.send_batch(batch, record.topic, partition=min(partitions))
+        assert isinstance(future, asyncio.Future)
+        return future
+
+    def ended(self) -> bool:
+        """Whether aiokafka's own task died, so that every later `produce` fails (its issue 1017)."""
+        return producer_ended(self._client)
+
+    async def close(self) -> None:
+        """Send what is buffered and close, or abandon what does not close in time."""
+        try:
+            await within(self._config.stop_timeout_ms, self._client.stop())
+        finally:
+            await drop_producer(self._client)
+
+
+class ClusterView(NamedTuple):
+    """What the brokers say of themselves. `topics` are those asked for that exist, with their partition counts."""
+
+    cluster_id: str | None
+    brokers: tuple[str, ...]
+    topics: Mapping[str, int]
+
+
+class Admin:
+    """Looks at topics and creates them; never makes a broker create one by itself."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._client = AIOKafkaClient(**_connection(config, request_timeout_ms=config.probe_timeout_ms))
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerError: Nothing answered.
+        """
+        async with _translated("reach Kafka", self._config.probe_timeout_ms):
+            await self._client.bootstrap()
+
+    async def describe(self, topics: Sequence[str]) -> ClusterView:
+        """Ask a broker which of `topics` exist.
+
+        Raises:
+            BrokerError: None answered, or one may not be described.
+        """
+        # aiokafka's own describe_topics would have a broker with auto-creation create what is asked for.
+        async with _translated("look at the topics", self._config.probe_timeout_ms):
+            answer = await self._client.send(
+                self._client.get_random_node(), MetadataRequest(list(topics), allow_auto_topic_creation=False)
+            )
+            found: dict[str, int] = {}
+            for code, topic, _internal, partitions in answer.topics:
+                if code in (kafka_errors.NoError.errno, kafka_errors.LeaderNotAvailableError.errno):
+                    found[topic] = len(partitions)
+                elif code != kafka_errors.UnknownTopicOrPartitionError.errno:
+                    raise kafka_errors.for_code(code)(topic)
+        brokers = tuple(f"{host}:{port}" for _node, host, port, _rack in answer.brokers)
+        return ClusterView(getattr(answer, "cluster_id", None), brokers, found)
+
+    async def create(self, plans: Sequence[TopicPlan]) -> list[str]:
+        """Create topics; one that exists is left as it is.
+
+        Returns:
+            The names of those that were created.
+
+        Raises:
+            BrokerError: One could not be created; others may have been.
+        """
+        controller = self._client.cluster.controller
+        node = controller.nodeId if controller else self._client.get_random_node()
+        requests: list[Any] = [(p.name, p.partitions, p.replication_factor, [], list(p.config)) for p in plans]
+        async with _translated("create topics", self._config.probe_timeout_ms):
+            answer = await self._client.send(
+                node, CreateTopicsRequest(requests, timeout=self._config.probe_timeout_ms, validate_only=False)
+            )
+            created = []
+            for topic, code, *message in answer.topic_errors:
+                if code == kafka_errors.NoError.errno:
+                    created.append(topic)
+                elif code != kafka_errors.TopicAlreadyExistsError.errno:
+                    raise kafka_errors.for_code(code)(topic, *message)
+        return created
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await within(self._config.stop_timeout_ms, self._client.close())
+
+
+class _Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is not typed
+    """aiokafka's listener, calling ours."""
+
+    def __init__(self, revoked: OnPartitions, assigned: OnPartitions) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Iterable[aiokafka.TopicPartition]) -> None:
+        """Called on the coordination task before joining again."""
+        await self._revoked([Partition(*tp) for tp in sorted(revoked)])
+
+    async def on_partitions_assigned(self, assigned: Iterable[aiokafka.TopicPartition]) -> None:
+        """Called on the coordination task after joining."""
+        await self._assigned([Partition(*tp) for tp in sorted(assigned)])
+
+
+def _connection(config: KafkaConfig, *, request_timeout_ms: int) -> dict[str, Any]:
+    security = config.security
+    return {
+        "bootstrap_servers": config.bootstrap_servers,
+        "client_id": config.client_id,
+        "request_timeout_ms": request_timeout_ms,
+        "metadata_max_age_ms": METADATA_AGE_MS_MAX,
+        "security_protocol": security.protocol,
+        "ssl_context": tls_context(security) if security.protocol.endswith("SSL") else None,
+        "sasl_mechanism": security.sasl_mechanism,
+        "sasl_plain_username": security.sasl_username,
+        "sasl_plain_password": security.sasl_password,
+    }
+
+
+def _record(partition: Partition, r: Any) -> Record:
+    return Record(partition, r.offset, r.timestamp, r.key, r.value, r.headers)
+
+
+def _too_large(outgoing: Sequence[Outgoing], config: KafkaConfig) -> str:
+    def size(record: Outgoing) -> int:
+        return (
+            len(record.key or b"") + len(record.value or b"") + sum(len(k) + len(v or b"") for k, v in record.headers)
+        )
+
+    largest = max(outgoing, key=size)
+    return (
+        f"A record of about {size(largest)} bytes for {largest.topic} is over a limit: the producer takes "
+        f"request_bytes_max = {config.request_bytes_max} bytes, the topic its max.message.bytes. Make the record "
+        "smaller, or raise both."
+    )
+
+
+def _unreadable(error: Exception) -> str:
+    return (
+        f"Kafka's records cannot be decoded: {error!r}. If they are compressed with snappy, lz4 or zstd, install the "
+        "package cramjam; otherwise look at the record at the committed offset."
+    )
+
+
+@contextlib.asynccontextmanager
+async def _translated(action: str, timeout_ms: int) -> AsyncIterator[None]:
+    """Bound a call in time, and turn what aiokafka raises into a `BrokerError`."""
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            yield
+    except TimeoutError as error:
+        raise BrokerError(f"Could not {action} within {timeout_ms} ms. Look at the brokers' health.") from error
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise BrokerError(f"Could not {action}: {error!r}. Look at the brokers' health and access rules.") from error

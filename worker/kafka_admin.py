@@ -1,0 +1,53 @@
+"""One-off looks at a cluster and its topics, for the command line and the doctor: connect, ask, close."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from .kafka import Admin, ClusterView
+from .kafka_config import KafkaConfig
+from .topics import TopicPlan
+
+
+class TopicsCreated(NamedTuple):
+    """What became of a plan: names, sorted. Those that existed are as they were, whatever the plan says of them."""
+
+    created: tuple[str, ...]
+    existing: tuple[str, ...]
+
+
+async def create_topics(config: KafkaConfig, plans: Sequence[TopicPlan]) -> TopicsCreated:
+    """Create what is missing of `plans`; safe to repeat.
+
+    Raises:
+        BrokerError: Kafka is not reachable, or a topic could not be created; others may have been.
+    """
+    async with _connected(config) as admin:
+        created = await admin.create(plans) if plans else []
+    return TopicsCreated(
+        created=tuple(sorted(created)), existing=tuple(sorted(plan.name for plan in plans if plan.name not in created))
+    )
+
+
+async def describe_cluster(config: KafkaConfig, topics: Sequence[str]) -> ClusterView:
+    """Return the cluster's id, its brokers and which of `topics` exist with how many partitions; creates none.
+
+    Kafka's protocol does not tell the brokers' version.
+
+    Raises:
+        BrokerError: Kafka is not reachable, or a topic may not be described.
+    """
+    async with _connected(config) as admin:
+        return await admin.describe(topics)
+
+
+@contextlib.asynccontextmanager
+async def _connected(config: KafkaConfig) -> AsyncIterator[Admin]:
+    admin = Admin(config)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()

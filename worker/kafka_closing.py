@@ -1,0 +1,87 @@
+"""Ending aiokafka clients that do not end by themselves.
+
+Law: never hangs, leaves no task behind. Private attributes of aiokafka (pinned below 0.15) are touched here only:
+nothing public ends a client whose `stop()` hangs or raises half-way (its issues 659, 773, 1101).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+from perdure.schemas.errors import BrokerError
+
+logger = logging.getLogger(__name__)
+
+_DROP_MS = 500
+"""For each thing that is left of a client that did not close: it only waits for the event loop, not for a network."""
+
+_CANCELS_MAX = 4
+"""aiokafka nests three tasks at most; each may absorb one cancellation."""
+
+
+async def within(timeout_ms: int, closing: Awaitable[object]) -> None:
+    """Await what closes a client, and report what it does not manage."""
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            await closing
+    # aiokafka's errors are RuntimeErrors.
+    except (TimeoutError, RuntimeError, OSError) as error:
+        logger.info("a Kafka client did not close cleanly and is abandoned: %r", error)
+    except asyncio.CancelledError:
+        # aiokafka's stop() lets the CancelledError of its own tasks out (its issue 659); ours goes on.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+
+
+def consumer_ended(client: Any) -> bool:
+    """Whether a started consumer's coordination or fetching died of an error that aiokafka did not expect."""
+    return any(task.done() for task in (client._coordinator._coordination_task, client._fetcher._fetch_task))
+
+
+def producer_ended(client: Any) -> bool:
+    """Whether a started producer's sending died; every later send fails then."""
+    return bool(client._sender.sender_task.done())
+
+
+async def drop_consumer(client: Any) -> None:
+    """End whatever a hanging, failed or finished `stop()` left of a consumer."""
+    client._closed = True
+    tasks = [client._fetcher._fetch_task, *client._fetcher._pending_tasks] if client._fetcher else []
+    if (coordinator := client._coordinator) is not None:
+        tasks += [coordinator._coordination_task, coordinator._heartbeat_task, coordinator._commit_refresh_task]
+    await _end(tasks)
+    await within(_DROP_MS, client._client.close())
+
+
+async def drop_producer(client: Any) -> None:
+    """End whatever a hanging, failed or finished `stop()` left of a producer; what was not sent fails."""
+    client._closed = True
+    for batches in client._message_accumulator._batches.values():
+        for batch in batches:
+            batch._drain_waiter.add_done_callback(retrieve)
+    client._message_accumulator.fail_all(BrokerError("The producer was closed before this was sent: send it again."))
+    await within(_DROP_MS, client.client.close())
+    await _end([client._sender.sender_task])
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    """Cancel tasks until they are done: some of aiokafka's await others when they are cancelled."""
+    pending = {task for task in tasks if task is not None}
+    for _ in range(_CANCELS_MAX):
+        if not pending:
+            break
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=_DROP_MS / 1000)
+        for task in done:
+            retrieve(task)
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a failure as seen, so that asyncio does not report it when the future is forgotten."""
+    if not future.cancelled():
+        future.exception()
