@@ -28,12 +28,14 @@ async def test_predicates_may_be_async() -> None:
 
 
 async def test_a_failure_says_what_was_waited_for_and_the_last_answer() -> None:
-    """The message has the description, or else the predicate's source."""
+    """The message has the description, or else the predicate's source, or else its name."""
     with pytest.raises(AssertionError, match=r"Not within 0\.02 s: two records .*answer was \[\]"):
         await wait_until(list, timeout_s=0.02, description="two records")
     never = False
     with pytest.raises(AssertionError, match="lambda: never"):
         await wait_until(lambda: never, timeout_s=0)
+    with pytest.raises(AssertionError, match="class 'list'"):
+        await wait_until(list, timeout_s=0)
 
 
 async def test_the_fixture_is_the_function(wait_until: Callable[..., Awaitable[None]]) -> None:

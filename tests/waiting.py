@@ -32,6 +32,14 @@ async def wait_until(
         if answer:
             return
         if time.monotonic() > deadline:
-            waited_for = description or inspect.getsource(predicate).strip()
+            waited_for = description or _source(predicate)
             raise AssertionError(f"Not within {timeout_s} s: {waited_for} (the last answer was {answer!r}).")
         await asyncio.sleep(INTERVAL_S)
+
+
+def _source(predicate: Callable[[], object]) -> str:
+    try:
+        return inspect.getsource(predicate).strip()
+    except (OSError, TypeError):
+        # A built-in, a partial, or code that was typed: its name has to do.
+        return repr(predicate)

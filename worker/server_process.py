@@ -1,7 +1,8 @@
 """One Redis or Kafka server as a child process: started, waited for, killed, paused, and never left behind.
 
 Law: the server is the child of a watchdog (`watchdog.py`) that ends it when this process ends, even by SIGKILL.
-Nothing here is bound to an event loop: one loop may start a server and another one end it.
+Whoever forks this process without exec shares its end of the watchdog's pipe, and the server then ends with the last
+of them; subprocesses do not. Nothing here is bound to an event loop: one may start a server and another one end it.
 """
 
 from __future__ import annotations
