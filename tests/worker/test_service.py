@@ -1,0 +1,432 @@
+"""Definitions: what becomes a handler, and what is refused, by name and place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from perdure.schemas.errors import DefinitionError, RetryableError, SerdeError, TerminalError
+from perdure.schemas.limits import NAME_LENGTH_MAX
+from perdure.worker.options import InvocationRetryPolicy
+from perdure.worker.serde import BYTES, JSON, DefaultSerde, JsonSerde, Serde, serde_for
+from perdure.worker.service import (
+    Handler,
+    Service,
+    ServiceKind,
+    decode_argument,
+    encode_result,
+    handler_of,
+)
+
+
+class Context:
+    """A stand-in: definitions never look at the context."""
+
+
+class Order(BaseModel):
+    """An argument."""
+
+    user_id: str
+    cents: int
+
+
+def define(fn: Callable[..., Awaitable[Any]], **options: Any) -> Handler:
+    """The handler that a fresh service makes of `fn`."""
+    service = Service("Shop")
+    service.handler(**options)(fn)
+    return next(iter(service.handlers.values()))
+
+
+def test_a_handler_is_registered_and_the_function_returned() -> None:
+    """The function stays what it was; its record tells all that the engine needs."""
+    shop = Service("Shop", description="Sells.", metadata={"team": "a"})
+
+    async def buy(ctx: Context, order: Order) -> bytes:
+        """Buy something."""
+        return order.user_id.encode()
+
+    assert shop.handler(metadata={"tier": "1"})(buy) is buy
+    handler = handler_of(buy)
+    assert shop.handlers == {"buy": handler}
+    assert (handler.service, handler.name, handler.target) == ("Shop", "buy", "Shop/buy")
+    assert (handler.kind, handler.fn, handler.takes_argument) == (ServiceKind.SERVICE, buy, True)
+    assert (handler.input_type, handler.output_type) == (Order, bytes)
+    assert (handler.input_serde, handler.output_serde) == (serde_for(Order), BYTES)
+    assert (handler.accept, handler.content_type) == ("application/json", "application/json")
+    assert (handler.description, handler.metadata) == ("Buy something.", {"tier": "1"})
+    assert handler.source == f"{__file__}:{buy.__code__.co_firstlineno}"
+    assert (shop.description, shop.metadata, repr(shop)) == ("Sells.", {"team": "a"}, "Service('Shop')")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        handler.name = "other"  # type: ignore[misc]  # that it is refused is what is tested
+
+
+async def test_a_handler_can_be_called_in_a_unit_test() -> None:
+    """The decorator leaves no wrapper behind."""
+    shop = Service("Shop")
+
+    @shop.handler(name="Renamed.name-1")
+    async def double(ctx: Context, number: int) -> int:
+        return number * 2
+
+    assert await double(Context(), 4) == 8
+    assert list(shop.handlers) == ["Renamed.name-1"]
+    assert handler_of(double).description is None
+
+
+def test_serdes_may_be_given() -> None:
+    """An instance wins over the annotation; a default serde takes the annotation, or has a type of its own."""
+
+    async def handler(ctx: Context, order: Order) -> Order:
+        return order
+
+    given = define(handler, input_serde=BYTES, output_serde=JSON, accept="text/plain", content_type="text/csv")
+    assert (given.input_serde, given.output_serde) == (BYTES, JSON)
+    assert (given.accept, given.content_type) == ("text/plain", "text/csv")
+
+    async def other(ctx: Context, order: Order) -> Order:
+        return order
+
+    assert define(other, input_serde=DefaultSerde(dict)).input_serde is serde_for(dict)
+
+
+def test_options_fall_back_from_handler_to_service() -> None:
+    """Each option by itself, the retry policy field by field."""
+    shop = Service(
+        "Shop",
+        inactivity_timeout=timedelta(seconds=1),
+        journal_retention=timedelta(seconds=2),
+        invocation_retry_policy=InvocationRetryPolicy(max_attempts=5, on_max_attempts="kill"),
+    )
+
+    @shop.handler(
+        inactivity_timeout=timedelta(0),
+        idempotency_retention=timedelta(seconds=3),
+        invocation_retry_policy=InvocationRetryPolicy(max_attempts=2),
+    )
+    async def buy(ctx: Context) -> None: ...
+
+    options = handler_of(buy).options
+    assert options.inactivity_timeout_ms == 0
+    assert options.journal_retention_ms == 2000
+    assert options.idempotency_retention_ms == 3000
+    assert options.retry().policy.attempts_max == 2
+    assert options.retry().on_max_attempts == "kill"
+
+
+async def good(ctx: Context, argument: int) -> None:
+    """A function that could be a handler."""
+
+
+def blocking(ctx: Context) -> None:
+    """Not async."""
+
+
+async def generator(ctx: Context) -> AsyncIterator[int]:
+    """Not a coroutine."""
+    yield 1
+
+
+async def nothing() -> None:
+    """Takes no context."""
+
+
+async def three(ctx: Context, a: int, b: int) -> None:
+    """Takes too much."""
+
+
+async def three_with_default(ctx: Context, a: int, b: int = 1) -> None:
+    """Takes what would never be given."""
+
+
+async def starred(ctx: Context, *args: int) -> None:
+    """Takes any number."""
+
+
+async def keywords(ctx: Context, **kwargs: int) -> None:
+    """Takes any names."""
+
+
+async def keyword_only(ctx: Context, *, argument: int) -> None:
+    """Takes its argument by name."""
+
+
+async def method(self: Any, ctx: Context) -> None:
+    """Was cut out of a class."""
+
+
+async def opaque(ctx: Context, argument: Service) -> None:
+    """Takes what nothing reads."""
+
+
+async def opaque_result(ctx: Context) -> Service:
+    """Returns what nothing reads."""
+    raise NotImplementedError
+
+
+class Callables:
+    """Things that can be called, and are not functions."""
+
+    async def bound(self, ctx: Context) -> None:
+        """A method."""
+
+    async def __call__(self, ctx: Context) -> None:
+        """An object."""
+
+
+@pytest.mark.parametrize(
+    ("fn", "why"),
+    [
+        (blocking, "blocking .*is not async"),
+        (lambda ctx: None, "<lambda> .*is not async"),
+        (generator, "generator .*async generator"),
+        (nothing, r"nothing .*it takes \(\).*\(ctx\) or \(ctx, argument\)"),
+        (three, r"three .*it takes \(ctx, a, b\)"),
+        (three_with_default, r"three_with_default .*it takes \(ctx, a, b=1\)"),
+        (starred, r"starred .*it takes \(ctx, \*args\)"),
+        (keywords, r"keywords .*it takes \(ctx, \*\*kwargs\)"),
+        (keyword_only, r"keyword_only .*it takes \(ctx, argument\)"),
+        (method, "method .*first parameter is self"),
+        (Callables().bound, "Callables.bound .*bound method"),
+        (Callables(), "type Callables"),
+        (functools.partial(good, argument=1), "functools.partial"),
+        (len, "type builtin_function_or_method"),
+        (Callables, "type type"),
+        (5, "type int"),
+        (opaque, "opaque .*input_serde: Nothing can read and write the type"),
+        (opaque_result, "opaque_result .*output_serde: Nothing can read and write the type"),
+    ],
+)
+def test_what_cannot_be_a_handler_is_refused_by_name_and_place(fn: Any, why: str) -> None:
+    """Definition fails, and the message names the function, its file and line, and what to do."""
+    service = Service("Shop")
+    with pytest.raises(DefinitionError, match=why) as caught:
+        service.handler()(fn)
+    if inspect.isroutine(fn) and fn is not len:
+        assert f"{__file__}:" in str(caught.value)
+    assert service.handlers == {}
+
+
+def test_a_static_method_can_be_a_handler() -> None:
+    """With the handler decorator inside."""
+    shop = Service("Shop")
+
+    class Group:
+        @staticmethod
+        @shop.handler()
+        async def buy(ctx: Context, cents: int) -> int:
+            return cents
+
+    assert handler_of(Group.buy) is shop.handlers["buy"]
+
+
+def test_two_handlers_of_one_name_are_refused() -> None:
+    """The message tells where the first one is, and the first one stays."""
+    shop = Service("Shop")
+
+    @shop.handler()
+    async def buy(ctx: Context) -> None: ...
+
+    first = handler_of(buy)
+
+    async def other(ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match=f"handler 'buy' already, defined at {first.source}"):
+        shop.handler(name="buy")(other)
+    assert shop.handlers == {"buy": first}
+    with pytest.raises(DefinitionError, match="not a handler"):
+        handler_of(other)
+
+
+def test_one_function_is_one_handler() -> None:
+    """Otherwise a call by function would not know which is meant; a decorated copy is a function of its own."""
+    shop, store = Service("Shop"), Service("Store")
+
+    @shop.handler()
+    async def buy(ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match="is the handler Shop/buy already"):
+        store.handler()(buy)
+
+    @functools.wraps(buy)
+    async def logged(ctx: Context) -> None:
+        await buy(ctx)
+
+    store.handler()(logged)
+    assert (handler_of(buy).target, handler_of(logged).target) == ("Shop/buy", "Store/buy")
+
+
+BAD_NAMES = ["", " ", "a b", "a/b", "ä", "a\n", "-flag", ".hidden", "{slot}", "x" * (NAME_LENGTH_MAX + 1), None, 5]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names_are_refused(name: Any) -> None:
+    """Names become parts of topics and keys."""
+    with pytest.raises(DefinitionError, match="is not a name"):
+        Service(name)
+    if name is not None:
+        with pytest.raises(DefinitionError, match=r"good .*is not a name"):
+            Service("Shop").handler(name=name)(good)
+
+
+@pytest.mark.parametrize("name", ["dead", "Shop.resume"])
+def test_names_of_our_own_topics_are_refused(name: str) -> None:
+    """A service of that name would read what is not for it."""
+    with pytest.raises(DefinitionError, match="Choose another name"):
+        Service(name)
+
+
+@pytest.mark.parametrize("name", ["S", "a.b-c_D9", "_x", "0", "resume", "x" * NAME_LENGTH_MAX])
+def test_good_names_are_taken(name: str) -> None:
+    """Kafka's letters, and all of them."""
+    assert Service(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"abort_timeout": timedelta(1)}, "abort_timeout is not supported yet"),
+        ({"ingress_private": False}, "ingress_private is not supported yet"),
+        ({"invocation_context_managers": []}, "invocation_context_managers is not supported yet"),
+        ({"inactivity_timeout": 5}, "inactivity_timeout"),
+        ({"journal_retention": timedelta(-1)}, "journal_retention"),
+        ({"idempotency_retention": "1 day"}, "idempotency_retention"),
+        ({"invocation_retry_policy": 3}, "invocation_retry_policy"),
+        ({"metadata": {"a": 1}}, "metadata maps strings"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options: Mapping[str, Any], why: str) -> None:
+    """For services and handlers alike; what has no meaning yet is never silently ignored."""
+    with pytest.raises(DefinitionError, match=rf"Service\('Shop'\): .*{why}"):
+        Service("Shop", **options)
+    with pytest.raises(DefinitionError, match=rf"good \({__file__}:\d+\) of Service\('Shop'\): .*{why}"):
+        Service("Shop").handler(**options)(good)
+
+
+def test_a_serde_class_is_refused() -> None:
+    """An instance is meant."""
+    with pytest.raises(DefinitionError, match=r"good .*input_serde=\.\.\. takes a Serde instance"):
+        Service("Shop").handler(input_serde=JsonSerde)(good)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_options_that_contradict_the_services_are_refused() -> None:
+    """The handler is named, though each of the two is right by itself."""
+    shop = Service("Shop", invocation_retry_policy=InvocationRetryPolicy(max_interval=timedelta(seconds=1)))
+    policy = InvocationRetryPolicy(initial_interval=timedelta(seconds=2))
+    with pytest.raises(DefinitionError, match=r"good .*with the options of its service: .*exceeds"):
+        shop.handler(invocation_retry_policy=policy)(good)
+
+
+def test_a_sealed_service_takes_no_more_handlers() -> None:
+    """A handler that no application has would never run."""
+    shop = Service("Shop")
+    shop.seal()
+    with pytest.raises(DefinitionError, match=r"good .*comes after app"):
+        shop.handler()(good)
+
+
+def test_an_argument_is_read_by_its_type() -> None:
+    """Bytes in, value out."""
+
+    async def buy(ctx: Context, order: Order) -> None: ...
+
+    assert decode_argument(define(buy), b'{"user_id":"u","cents":5}') == Order(user_id="u", cents=5)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "Shop/buy takes an argument of type Order, and none was sent."),
+        (b"{", "Shop/buy takes an argument of type Order. Invalid JSON: EOF while parsing an object"),
+        (b"null", "Shop/buy takes an argument of type Order. Input should be an object."),
+        (b'{"user_id":"u"}', "Shop/buy takes an argument of type Order. cents: Field required."),
+        (b'{"user_id":"u","cents":"4242"}x', "Shop/buy takes an argument of type Order. Invalid JSON: trailing"),
+    ],
+)
+def test_an_argument_that_its_type_refuses_ends_with_400(raw: bytes, message: str) -> None:
+    """Sending it again would not help, so the failure is terminal."""
+
+    async def buy(ctx: Context, order: Order) -> None: ...
+
+    with pytest.raises(TerminalError) as caught:
+        decode_argument(define(buy), raw)
+    assert caught.value.status_code == 400
+    assert caught.value.message.startswith(message)
+
+
+def test_a_missing_argument_is_none_or_the_default() -> None:
+    """Where the type allows it, where there is a default, and where there is no parameter."""
+
+    async def optional(ctx: Context, order: Order | None) -> None: ...
+
+    async def defaulted(ctx: Context, name: str = "world") -> None: ...
+
+    async def untyped(ctx: Context, anything) -> None: ...  # type: ignore[no-untyped-def]  # is what is tested
+
+    async def none(ctx: Context) -> None: ...
+
+    assert decode_argument(define(optional), b"") is None
+    handler = define(defaulted)
+    assert decode_argument(handler, b"") == "world"
+    assert decode_argument(handler, b'"Ada"') == "Ada"
+    assert decode_argument(define(untyped), b"") is None
+    assert handler_of(untyped).input_serde is JSON
+    assert decode_argument(define(none), b'"ignored"') is None
+
+
+class Fails(Serde[Any]):
+    """A serde of a user's own that raises what it was given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def serialize(self, obj: Any) -> bytes:
+        """Fail."""
+        raise self.error
+
+    def deserialize(self, buf: bytes) -> Any:
+        """Fail."""
+        raise self.error
+
+
+def test_a_serde_of_ones_own_that_fails_is_a_400_too() -> None:
+    """Unless it says itself what its failure means."""
+
+    async def first(ctx: Context, order: Order) -> None: ...
+
+    with pytest.raises(TerminalError, match="KeyError: 'x'") as caught:
+        decode_argument(define(first, input_serde=Fails(KeyError("x"))), b"5")
+    assert caught.value.status_code == 400
+
+    async def second(ctx: Context, order: Order) -> None: ...
+
+    with pytest.raises(RetryableError, match="later"):
+        decode_argument(define(second, input_serde=Fails(RetryableError("later"))), b"5")
+
+
+def test_a_result_is_written_by_its_type_or_by_what_it_is() -> None:
+    """A wrong annotation does not lose a result."""
+
+    async def price(ctx: Context) -> Order:
+        raise NotImplementedError
+
+    handler = define(price)
+    assert encode_result(handler, Order(user_id="u", cents=5)) == b'{"user_id":"u","cents":5}'
+    assert encode_result(handler, [1, "a"]) == b'[1,"a"]'
+    assert encode_result(handler, None) == b"null"
+
+
+def test_a_result_that_cannot_be_written_names_the_handler_and_the_type() -> None:
+    """It is a failure of the attempt, which new code can mend."""
+
+    async def leak(ctx: Context) -> Any:
+        raise NotImplementedError
+
+    with pytest.raises(SerdeError, match=r"The result of Shop/leak is of type Context and cannot be serialised"):
+        encode_result(define(leak), Context())
