@@ -31,7 +31,7 @@ POLL_INTERVAL_MS_MAX = 2**31 - 1
 """aiokafka leaves the group for good when nobody polls for so long, and a full worker rightly does not poll. Whether
 the worker itself is alive is told by its heartbeats: they run on its event loop."""
 
-METADATA_AGE_MS_MAX = 30_000
+METADATA_AGE_MS_MAX = 10_000
 """New partitions of a topic are noticed within this time; Kafka's default of five minutes leaves them unread."""
 
 FETCH_BYTES_MAX = 16 * 1_048_576

@@ -1,0 +1,123 @@
+"""What the tests of the Kafka side share: quick settings, and listeners that write down what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from perdure.worker.broker import Outgoing, Partition, Record
+from perdure.worker.clock import SystemClock
+from perdure.worker.kafka_broker import KafkaBroker
+from perdure.worker.kafka_config import KafkaConfig
+from perdure.worker.offsets import OffsetTracker
+from perdure.worker.topics import TopicPlan, is_resume_topic
+
+# The embedded broker answers a JoinGroup only after half of it; a loaded machine still gets its heartbeats through.
+SESSION_TIMEOUT_MS = 1_500
+
+
+def quick_config(bootstrap_servers: str, namespace: str, **changes: object) -> KafkaConfig:
+    """Settings with which a rebalance, an outage and its end are noticed within a test's patience."""
+    config = KafkaConfig(
+        bootstrap_servers=bootstrap_servers,
+        group_id=namespace,
+        assignment="manual",
+        fetch_max_wait_ms=20,
+        session_timeout_ms=SESSION_TIMEOUT_MS,
+        rebalance_timeout_ms=3_000,
+        commit_timeout_ms=1_500,
+        request_timeout_ms=5_000,
+        produce_timeout_ms=3_000,
+        stop_timeout_ms=1_000,
+        probe_interval_ms=100,
+        probe_timeout_ms=1_000,
+        stuck_after_ms=6_000,
+    )
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type] # the fields check themselves
+
+
+def topic_plan(name: str, *, partitions: int = 1) -> TopicPlan:
+    """A topic with one replica and the broker's settings."""
+    return TopicPlan(name, partitions, 1, ())
+
+
+def broker_for(config: KafkaConfig, *plans: TopicPlan) -> KafkaBroker:
+    """A broker that consumes and creates what is planned."""
+    return KafkaBroker(config, topics=[plan.name for plan in plans], plan=plans, clock=SystemClock())
+
+
+def values(topic: str, numbers: Iterable[int]) -> list[Outgoing]:
+    """One record a number; the number is key and value, so that partitions mix."""
+    return [Outgoing(topic, b"%d" % number, b"%d" % number) for number in numbers]
+
+
+def numbers(records: Iterable[Record]) -> list[int]:
+    """The numbers that `values` wrote, in the order of `records`."""
+    return [int(record.value or b"-1") for record in records]
+
+
+async def poll(broker: KafkaBroker, *, records_max: int = 500, wait_ms: int = 1_000) -> list[Record]:
+    """One poll, resume topics first."""
+    return await broker.poll(first=is_resume_topic, records_max=records_max, wait_ms=wait_ms)
+
+
+async def poll_until(
+    broker: KafkaBroker, enough: Callable[[list[Record]], bool], *, timeout_s: float = 20
+) -> list[Record]:
+    """Everything polled until `enough` says so."""
+    records: list[Record] = []
+    async with asyncio.timeout(timeout_s):
+        while not enough(records):
+            records += await poll(broker)
+    return records
+
+
+class Notes:
+    """A listener that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Partition, ...]]] = []
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Write it down."""
+        self.events.append(("revoked", tuple(partitions)))
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """Write it down."""
+        self.events.append(("assigned", tuple(partitions)))
+
+
+class Member:
+    """A worker in miniature: polls, calls each record done, commits now and then and when partitions are revoked."""
+
+    def __init__(self, config: KafkaConfig, *plans: TopicPlan) -> None:
+        self.seen: list[Record] = []
+        self.tracker = OffsetTracker()
+        self.broker = broker_for(config, *plans)
+        self.broker.listen(self)
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Commit for the last time."""
+        await self.commit()
+        self.tracker.revoked(partitions)
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """Start a new table."""
+        self.tracker.assigned(partitions)
+
+    async def commit(self) -> None:
+        """Commit what is done."""
+        offsets = self.tracker.committable()
+        if offsets:
+            await self.broker.commit(offsets)
+            self.tracker.committed(offsets)
+
+    async def step(self) -> None:
+        """One round of work."""
+        records = await poll(self.broker, wait_ms=50)
+        for record in records:
+            self.tracker.fetched(record.partition, record.offset)
+        for record in reversed(records):
+            self.tracker.done(record.partition, record.offset)
+        self.seen += records

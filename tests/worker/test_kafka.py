@@ -1,0 +1,102 @@
+"""aiokafka behind our types: bytes arrive as they were sent, limits and refusals are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.schemas.errors import BrokerError, RecordTooLargeError
+from perdure.worker.broker import Outgoing, Partition
+from perdure.worker.kafka import Admin
+from perdure.worker.kafka_admin import create_topics, describe_cluster
+
+from .kafka_clients import broker_for, numbers, poll_until, quick_config, topic_plan, values
+
+
+async def test_records_arrive_byte_for_byte(bootstrap_servers: str, namespace: str) -> None:
+    """Headers keep order, duplicates and nulls; keys and values may be null, empty or any bytes."""
+    topic = f"{namespace}.S"
+    every_byte = bytes(range(256))
+    headers = (("b", b"1"), ("a", b"2"), ("b", b"1"), ("b", None), ("", b""), ("naïve ☃", every_byte))
+    sent = [
+        Outgoing(topic, b"key", b"value", headers),
+        Outgoing(topic, None, every_byte),
+        Outgoing(topic, b"", b""),
+        Outgoing(topic, b"tombstone", None, headers),
+        Outgoing(topic, None, None, headers),
+        Outgoing(topic, None, None),
+    ]
+    async with broker_for(quick_config(bootstrap_servers, namespace), topic_plan(topic)) as broker:
+        await broker.produce(sent)
+        records = await poll_until(broker, lambda got: len(got) >= len(sent))
+    assert [Outgoing(r.partition.topic, r.key, r.value, r.headers) for r in records] == sent
+    assert [r.offset for r in records] == list(range(len(sent)))
+    assert {r.partition for r in records} == {Partition(topic, 0)}
+
+
+async def test_produce_keeps_the_order_of_a_key(bootstrap_servers: str, namespace: str) -> None:
+    """Records of one key share a partition and arrive in the order in which they were given."""
+    topic = f"{namespace}.S"
+    async with broker_for(quick_config(bootstrap_servers, namespace), topic_plan(topic, partitions=5)) as broker:
+        await broker.produce([Outgoing(topic, b"k%d" % (n % 7), b"%d" % n) for n in range(2_000)])
+        records = await poll_until(broker, lambda got: len(got) >= 2_000)
+    for key in {r.key for r in records}:
+        of_key = [r for r in records if r.key == key]
+        assert len({r.partition for r in of_key}) == 1
+        assert numbers(of_key) == sorted(numbers(of_key))
+
+
+async def test_a_record_over_the_limit_is_refused_by_name(bootstrap_servers: str, namespace: str) -> None:
+    """The error names topic, size and setting, and says that a retry is of no use; the next record goes through."""
+    topic = f"{namespace}.S"
+    config = quick_config(bootstrap_servers, namespace, request_bytes_max=10_000)
+    async with broker_for(config, topic_plan(topic)) as broker:
+        with pytest.raises(RecordTooLargeError, match=rf"about 20000 bytes for {topic} .* request_bytes_max = 10000"):
+            await broker.produce([Outgoing(topic, None, b"1"), Outgoing(topic, None, b"x" * 20_000)])
+        await broker.produce(values(topic, [7]))
+        records = await poll_until(broker, lambda got: 7 in numbers(got))
+    assert numbers(records)[-1] == 7
+
+
+async def test_a_record_larger_than_a_fetch_is_not_lost(bootstrap_servers: str, namespace: str) -> None:
+    """`partition_fetch_bytes_max` bounds memory, not records."""
+    topic = f"{namespace}.S"
+    config = quick_config(bootstrap_servers, namespace, partition_fetch_bytes_max=1_000)
+    async with broker_for(config, topic_plan(topic)) as broker:
+        await broker.produce([Outgoing(topic, None, b"%d" % n + b" " * 50_000) for n in range(3)])
+        records = await poll_until(broker, lambda got: len(got) >= 3)
+    assert numbers(records) == [0, 1, 2]
+
+
+async def test_topics_are_created_once_and_left_alone(bootstrap_servers: str, namespace: str) -> None:
+    """What exists keeps its partitions; the answer tells what was created and what was there."""
+    config = quick_config(bootstrap_servers, namespace)
+    first, second = topic_plan(f"{namespace}.A", partitions=2), topic_plan(f"{namespace}.B", partitions=3)
+    assert await create_topics(config, [first]) == ((first.name,), ())
+    grown = first._replace(partitions=9)
+    assert await create_topics(config, [grown, second]) == ((second.name,), (first.name,))
+    view = await describe_cluster(config, [first.name, second.name])
+    assert view.topics == {first.name: 2, second.name: 3}
+    assert view.brokers
+
+
+async def test_looking_at_a_topic_does_not_create_it(bootstrap_servers: str, namespace: str) -> None:
+    """Also on a cluster that creates topics when somebody asks for them."""
+    config = quick_config(bootstrap_servers, namespace)
+    for _ in range(2):
+        assert (await describe_cluster(config, [f"{namespace}.missing"])).topics == {}
+
+
+@pytest.mark.servers
+async def test_a_topic_that_cannot_be_created(bootstrap_servers: str, namespace: str) -> None:
+    """The broker's reason is passed on (the embedded one takes any name)."""
+    config = quick_config(bootstrap_servers, namespace)
+    with pytest.raises(BrokerError, match="Could not create topics"):
+        await create_topics(config, [topic_plan("no/such name")])
+
+
+async def test_no_kafka_at_the_address(namespace: str) -> None:
+    """Nothing listening is an error that says what to look at, not a hang."""
+    admin = Admin(quick_config("127.0.0.1:1", namespace))
+    with pytest.raises(BrokerError, match=r"Could not reach Kafka.*127\.0\.0\.1"):
+        await admin.start()
+    await admin.close()

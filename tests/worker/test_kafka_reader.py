@@ -1,0 +1,180 @@
+"""Polling across rebalances: what comes first, what is never lost, and who is told of partitions when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from perdure.schemas.errors import BrokerError
+from perdure.worker.broker import Partition, Record
+from perdure.worker.kafka_broker import KafkaBroker
+from tests.waiting import wait_until
+
+from .kafka_clients import Member, Notes, broker_for, numbers, poll, poll_until, quick_config, topic_plan, values
+
+
+async def test_resumed_work_comes_before_new_work(bootstrap_servers: str, namespace: str) -> None:
+    """However little room there is, a backlog of new records does not delay a resume record."""
+    new, resume = topic_plan(f"{namespace}.S", partitions=2), topic_plan(f"{namespace}.S.resume", partitions=2)
+    config = quick_config(bootstrap_servers, namespace)
+    async with broker_for(config, new, resume) as broker:
+        await broker.produce(values(new.name, range(300)))
+        await broker.produce(values(resume.name, range(1_000, 1_020)))
+        batches: list[list[Record]] = []
+        async with asyncio.timeout(20):
+            while sum(len(batch) for batch in batches) < 320:
+                batches.append(await poll(broker, records_max=7))
+    assert all(len(batch) <= 7 for batch in batches)
+    for batch in batches:
+        assert [r.partition.topic for r in batch] == sorted((r.partition.topic for r in batch), reverse=True)
+    in_order = numbers(r for batch in batches for r in batch)
+    assert sorted(in_order) == [*range(300), *range(1_000, 1_020)]
+    # They were fetched together, unless the first fetch went out between the two produce calls.
+    behind = in_order.index(1_000)
+    assert max(in_order.index(n) for n in range(1_000, 1_020)) < behind + 60
+
+
+async def test_polls_that_are_cancelled_lose_nothing(bootstrap_servers: str, namespace: str) -> None:
+    """A poll may be cancelled at any moment: every record comes exactly once and in order."""
+    topic = f"{namespace}.S"
+    count = 2_000
+    got: list[int] = []
+
+    async def polling(broker: KafkaBroker, records_max: int) -> None:
+        records = await poll(broker, records_max=records_max)
+        got.extend(numbers(records))
+
+    async with broker_for(quick_config(bootstrap_servers, namespace), topic_plan(topic)) as broker:
+        producing = asyncio.create_task(_produce_slowly(broker, topic, count))
+        turns = 0
+        async with asyncio.timeout(40):
+            while len(got) < count:
+                task = asyncio.create_task(polling(broker, 1 + turns % 50))
+                for _ in range(turns % 40):
+                    await asyncio.sleep(0)
+                turns += 1
+                if turns % 3:
+                    task.cancel()
+                await asyncio.wait([task])
+        await producing
+    assert got == list(range(count))
+
+
+async def test_the_listener_hears_of_every_change(bootstrap_servers: str, namespace: str) -> None:
+    """Assigned when they come, revoked when the broker is left; each time all of them."""
+    plan = topic_plan(f"{namespace}.S", partitions=3)
+    notes = Notes()
+    broker = broker_for(quick_config(bootstrap_servers, namespace, assignment="group"), plan)
+    broker.listen(notes)
+    async with broker:
+        await wait_until(lambda: broker.health().assigned == 3, description="all partitions are assigned")
+    partitions = tuple(Partition(plan.name, n) for n in range(3))
+    assert notes.events == [("assigned", partitions), ("revoked", partitions)]
+
+
+@pytest.mark.parametrize("assignment", ["group", "manual"])
+async def test_a_successor_starts_at_the_commit(bootstrap_servers: str, namespace: str, assignment: str) -> None:
+    """What was committed while leaving is not read again, what was not is."""
+    plan = topic_plan(f"{namespace}.S")
+    config = quick_config(bootstrap_servers, namespace, assignment=assignment)
+    async with broker_for(config, plan) as broker:
+        await broker.produce(values(plan.name, range(10)))
+        await poll_until(broker, lambda got: len(got) >= 10)
+        await broker.commit({Partition(plan.name, 0): 4, Partition("never held", 0): 1})
+    async with broker_for(config, plan) as broker:
+        records = await poll_until(broker, lambda got: len(got) >= 6)
+    assert numbers(records) == [4, 5, 6, 7, 8, 9]
+
+
+async def test_members_come_and_go_while_records_flow(bootstrap_servers: str, namespace: str) -> None:
+    """Every record is seen, and what is committed in the end is everything, each member committing its own."""
+    plan = topic_plan(f"{namespace}.S", partitions=4)
+    config = quick_config(bootstrap_servers, namespace, assignment="group")
+    first, second, third = (Member(config, plan) for _ in range(3))
+    stop = asyncio.Event()
+
+    async def work(member: Member, until: asyncio.Event) -> None:
+        async with member.broker:
+            while not until.is_set():
+                await member.step()
+                if len(member.seen) % 5 == 0:
+                    # Refused while the group rebalances: the records come again.
+                    try:
+                        await member.commit()
+                    except BrokerError:
+                        continue
+
+    def seen() -> set[int]:
+        return {n for member in (first, second, third) for n in numbers(member.seen)}
+
+    async with asyncio.TaskGroup() as tasks, broker_for(config) as source:
+        producing = tasks.create_task(_produce_slowly(source, plan.name, 1_500, pause_s=0.02))
+        leave = asyncio.Event()
+        tasks.create_task(work(first, stop))
+        await wait_until(lambda: first.broker.health().assigned == 4)
+        leaving = tasks.create_task(work(second, leave))
+        await wait_until(lambda: first.broker.health().assigned == 2 and second.broker.health().assigned == 2)
+        leave.set()
+        await leaving
+        tasks.create_task(work(third, stop))
+        await wait_until(lambda: first.broker.health().assigned == 2 and third.broker.health().assigned == 2)
+        await producing
+        await wait_until(lambda: len(seen()) == 1_500, description="every record is seen")
+        stop.set()
+    async with broker_for(config, plan) as broker:
+        await broker.produce(values(plan.name, [9_999]))
+        assert numbers(await poll_until(broker, lambda got: 9_999 in numbers(got))) == [9_999]
+
+
+async def test_a_rebalance_ends_a_waiting_poll(bootstrap_servers: str, namespace: str) -> None:
+    """A poll that waits for a minute returns when its partitions go, instead of waiting out the rebalance."""
+    plan = topic_plan(f"{namespace}.S", partitions=2)
+    config = quick_config(bootstrap_servers, namespace, assignment="group")
+    async with broker_for(config, plan) as first:
+        await wait_until(lambda: first.health().assigned == 2)
+        waiting = asyncio.create_task(poll(first, wait_ms=60_000))
+        async with broker_for(config, plan) as second:
+            await wait_until(lambda: second.health().assigned == 1)
+            assert await asyncio.wait_for(waiting, 10) == []
+            assert first.health().assigned == 1
+
+
+async def test_a_listener_that_hangs_or_fails_is_left_behind(
+    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rebalance goes on without it, and the log says so."""
+
+    class Careless(Notes):
+        async def assigned(self, partitions: Sequence[Partition]) -> None:
+            raise ValueError("mine")
+
+        async def revoked(self, partitions: Sequence[Partition]) -> None:
+            await asyncio.Event().wait()
+
+    plan = topic_plan(f"{namespace}.S", partitions=2)
+    config = quick_config(bootstrap_servers, namespace, assignment="group", rebalance_timeout_ms=2_400)
+    first = broker_for(config, plan)
+    first.listen(Careless())
+    async with first:
+        await wait_until(lambda: first.health().assigned == 2)
+        async with broker_for(config, plan) as second:
+            await wait_until(lambda: second.health().assigned == 1)
+    assert "the listener failed over partitions assigned; the rebalance goes on" in caplog.text
+    assert "the listener took too long over partitions revoked; the rebalance goes on" in caplog.text
+
+
+async def test_no_commit_while_the_group_rebalances(bootstrap_servers: str, namespace: str) -> None:
+    """A commit that would cross the JoinGroup is refused at once; it is offered again afterwards."""
+    plan = topic_plan(f"{namespace}.S")
+    async with broker_for(quick_config(bootstrap_servers, namespace, assignment="group"), plan) as broker:
+        await wait_until(lambda: broker.health().reachable)
+        with pytest.raises(BrokerError, match=r"Try again|rebalances"):
+            await broker.commit({Partition(plan.name, 0): 0})
+
+
+async def _produce_slowly(broker: KafkaBroker, topic: str, count: int, *, pause_s: float = 0) -> None:
+    for start in range(0, count, 25):
+        await broker.produce(values(topic, range(start, min(start + 25, count))))
+        await asyncio.sleep(pause_s)
