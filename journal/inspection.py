@@ -1,0 +1,265 @@
+"""PURE. Journals and invocations as people and programs read them: views, table rows, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from perdure.schemas.codec import decode, is_json
+from perdure.schemas.entries import (
+    AttemptFailed,
+    AttemptStarted,
+    Completion,
+    Failure,
+    Input,
+    Outcome,
+    Output,
+    Paused,
+    Positioned,
+    Run,
+    Sleep,
+    StepFailed,
+    Success,
+    Unknown,
+)
+from perdure.schemas.errors import DecodeError
+
+from .store import Summary
+
+PREVIEW_BYTES_MAX: Final = 80
+"""Bytes of a payload in a table's cell: a line of a terminal."""
+
+JSON_PREVIEW_BYTES_MAX: Final = 100_000
+"""Bytes of a payload in JSON output: a whole one in all but odd cases."""
+
+
+class InvocationView(NamedTuple):
+    """One invocation. Times are milliseconds since the epoch by Redis's clock; `None` where there is none."""
+
+    id: str
+    service: str
+    handler: str
+    key: str | None
+    status: str
+    attempts: int
+    failures: int
+    entries: int
+    worker: str | None
+    admitted_at_ms: int | None
+    completed_at_ms: int | None
+    idempotency_key: str | None
+    source: str | None
+    last_failure: str | None
+    outcome: Outcome | None
+
+    @property
+    def target(self) -> str:
+        """`Service/handler`."""
+        return f"{self.service}/{self.handler}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As values of JSON; `result` or `failure` only where there is an outcome."""
+        fields = self._asdict()
+        outcome = fields.pop("outcome")
+        return fields | ({} if outcome is None else _outcome_json(outcome))
+
+
+class Row(NamedTuple):
+    """One entry of a journal for a table. Empty strings where a column does not apply.
+
+    `attempt` is the attempt that wrote the entry, which is its epoch; 0 before the first one.
+    """
+
+    position: int
+    attempt: int
+    type: str
+    name: str
+    at_ms: int | None
+    duration_ms: int | None
+    result: str
+    failure: str
+
+
+def view_of(summary: Summary) -> InvocationView:
+    """Read an invocation's hash; what is missing or damaged in it reads as nothing."""
+    fields = summary.fields
+    return InvocationView(
+        id=summary.invocation_id,
+        service=fields.get("service", ""),
+        handler=fields.get("handler", ""),
+        key=fields.get("key"),
+        status=fields.get("status", ""),
+        attempts=_number(fields, "epoch") or 0,
+        failures=_number(fields, "failures") or 0,
+        entries=_number(fields, "length") or 0,
+        worker=fields.get("worker"),
+        admitted_at_ms=_number(fields, "admitted_at"),
+        completed_at_ms=_number(fields, "completed_at"),
+        idempotency_key=fields.get("idempotency_key"),
+        source=fields.get("source"),
+        last_failure=fields.get("last_failure"),
+        outcome=_recorded(fields.get("output")),
+    )
+
+
+def rows_of(entries: Iterable[Positioned], *, bytes_max: int = PREVIEW_BYTES_MAX) -> list[Row]:
+    """Return one row an entry, in the journal's order.
+
+    Args:
+        entries: Oldest first. A completion is named after its command where that is among them.
+        bytes_max: Longest preview of a payload or a failure.
+    """
+    names: dict[int, str] = {}
+    return [_row(positioned, names, bytes_max) for positioned in entries]
+
+
+def entry_json(positioned: Positioned) -> dict[str, Any]:
+    """Return one entry as values of JSON, with its payload as it is."""
+    position, epoch, entry = positioned
+    head: dict[str, Any] = {"position": position, "attempt": epoch, "type": type_of(positioned)}
+    match entry:
+        case Input(at_ms, worker, headers, value):
+            shown = [[name, text.decode("utf-8", "replace")] for name, text in headers]
+            return head | {"at_ms": at_ms, "worker": worker, "headers": shown, "argument": payload_json(value)}
+        case Run(index, name, at_ms, duration_ms, outcome):
+            body = {"index": index, "name": name, "at_ms": at_ms, "duration_ms": duration_ms}
+            return head | body | _outcome_json(outcome)
+        case Completion(index, at_ms, outcome):
+            return head | {"index": index, "at_ms": at_ms} | _outcome_json(outcome)
+        case Output(at_ms, outcome):
+            return head | {"at_ms": at_ms} | _outcome_json(outcome)
+        case Unknown(_, body):
+            return head | {"body": payload_json(body)}
+        case Sleep() | StepFailed() | AttemptStarted() | AttemptFailed() | Paused():
+            fields = entry._asdict()
+            return head | {{"command_index": "index"}.get(name, name): value for name, value in fields.items()}
+
+
+def type_of(positioned: Positioned) -> str:
+    """The entry's type as it stands in the stream, such as `run` or `attempt_failed`."""
+    match positioned.entry:
+        case Input():
+            return "input"
+        case Run():
+            return "run"
+        case Sleep():
+            return "sleep"
+        case Completion():
+            return "completion"
+        case StepFailed():
+            return "step_failed"
+        case AttemptStarted():
+            return "attempt"
+        case AttemptFailed():
+            return "attempt_failed"
+        case Paused():
+            return "paused"
+        case Output():
+            return "output"
+        case Unknown(kind, _):
+            return kind
+
+
+def preview(payload: bytes, *, bytes_max: int = PREVIEW_BYTES_MAX) -> str:
+    """Return the beginning of a payload as one line of text; where it was cut the line says how long it is."""
+    text = payload[:bytes_max].decode("utf-8", "ignore" if len(payload) > bytes_max else "replace")
+    line = "".join(character if character.isprintable() else "·" for character in text)
+    return line if len(payload) <= bytes_max else f"{line}… ({len(payload):,} bytes)"
+
+
+def payload_json(payload: bytes) -> Any:
+    """Return a payload for JSON output: its own value, `None` where empty, a preview where it is not JSON or huge."""
+    if not payload:
+        return None
+    if len(payload) > JSON_PREVIEW_BYTES_MAX or not is_json(payload):
+        return preview(payload, bytes_max=JSON_PREVIEW_BYTES_MAX)
+    return orjson.Fragment(payload)
+
+
+def duration_text(duration_ms: int) -> str:
+    """Return a duration for people: `5 ms`, `2.5 s`, `3 min 20 s`, `2 h 5 min`, `40 d 2 h`."""
+    if duration_ms < 1_000:
+        return f"{duration_ms} ms"
+    if duration_ms < 60_000:
+        return f"{duration_ms / 1000:.3g} s"
+    seconds = duration_ms // 1_000
+    for unit_s, unit, smaller_s, smaller in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit_s:
+            rest = seconds % unit_s // smaller_s
+            return f"{seconds // unit_s} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds} s"
+
+
+def _row(positioned: Positioned, names: dict[int, str], bytes_max: int) -> Row:
+    position, epoch, entry = positioned
+    base = Row(position, epoch, type_of(positioned), "", None, None, "", "")
+    match entry:
+        case Input(at_ms, _, _, value):
+            return base._replace(at_ms=at_ms, result=preview(value, bytes_max=bytes_max))
+        case Run(index, name, at_ms, duration_ms, outcome):
+            names[index] = name
+            result, failure = _outcome_text(outcome, bytes_max)
+            return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms, result=result, failure=failure)
+        case Sleep(index, name, at_ms, duration_ms):
+            names[index] = name or f"sleep {duration_text(duration_ms)}"
+            return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms)
+        case Completion(index, at_ms, outcome):
+            result, failure = _outcome_text(outcome, bytes_max)
+            name = f"of {names.get(index) or f'command {index}'}"
+            return base._replace(name=name, at_ms=at_ms, result=result, failure=failure)
+        case StepFailed(_, name, at_ms, failures, _, retry_ms, error):
+            failure = f"{error} (failure {failures}, {_retry_text(retry_ms)})"
+            return base._replace(name=name, at_ms=at_ms, failure=_one_line(failure, bytes_max))
+        case AttemptStarted(at_ms, worker):
+            return base._replace(name=worker, at_ms=at_ms)
+        case AttemptFailed(at_ms, error, _, command, retry_ms):
+            failure = f"{error} ({_retry_text(retry_ms)})"
+            return base._replace(name=command, at_ms=at_ms, failure=_one_line(failure, bytes_max))
+        case Paused(at_ms, reason):
+            return base._replace(at_ms=at_ms, failure=_one_line(reason, bytes_max))
+        case Output(at_ms, outcome):
+            result, failure = _outcome_text(outcome, bytes_max)
+            return base._replace(at_ms=at_ms, result=result, failure=failure)
+        case Unknown(_, body):
+            return base._replace(result=preview(body, bytes_max=bytes_max))
+
+
+def _retry_text(retry_ms: int) -> str:
+    return "no retry" if retry_ms < 0 else f"retry in {duration_text(retry_ms)}"
+
+
+def _outcome_text(outcome: Outcome, bytes_max: int) -> tuple[str, str]:
+    match outcome:
+        case Success(value):
+            return preview(value, bytes_max=bytes_max), ""
+        case Failure(code, message, _):
+            return "", _one_line(f"{code}: {message}", bytes_max)
+
+
+def _one_line(text: str, bytes_max: int) -> str:
+    return preview(text.encode("utf-8", "replace"), bytes_max=bytes_max)
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    match outcome:
+        case Success(value):
+            return {"result": payload_json(value)}
+        case Failure(code, message, metadata):
+            return {"failure": {"code": code, "message": message, "metadata": dict(metadata)}}
+
+
+def _recorded(output: str | None) -> Outcome | None:
+    if output is None:
+        return None
+    try:
+        entry = decode(b"output", output.encode())
+    except DecodeError:
+        return None
+    return entry.outcome if isinstance(entry, Output) else None
+
+
+def _number(fields: Mapping[str, str], name: str) -> int | None:
+    text = fields.get(name, "")
+    return int(text) if text.isdecimal() else None

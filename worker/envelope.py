@@ -1,0 +1,159 @@
+"""PURE. What a client puts into Kafka for an invocation, and what it makes of an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from perdure.schemas.codec import is_json
+from perdure.schemas.entries import Failure, Outcome, Success
+from perdure.schemas.errors import DecodeError, SerdeError, UsageError
+from perdure.schemas.ids import InvocationId, id_of_idempotency_key, is_invocation_id
+from perdure.schemas.records import decode_invocation
+
+from .serde import JSON, Serde, decode_value, encode_value
+from .service import handler_of
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final = _Nothing()
+"""The argument of a handler that takes none; `None` is JSON's null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which handler, and how its values travel. Without an `output_serde` results are JSON's values."""
+
+    service: str
+    handler: str
+    input_serde: Serde[Any]
+    output_serde: Serde[Any] | None
+
+    @property
+    def name(self) -> str:
+        """`Service/handler`."""
+        return f"{self.service}/{self.handler}"
+
+    def result_of(self, outcome: Outcome) -> Any:
+        """Return the result, or raise the failure.
+
+        Raises:
+            TerminalError: The outcome is a failure.
+            SerdeError: The result is not of the declared type.
+        """
+        if isinstance(outcome, Success) and self.output_serde is not None:
+            return decode_value(self.output_serde, outcome.value, what=f"The result of {self.name}")
+        return untyped_result_of(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a sender may say beside the argument; the fields are those of `schemas.records.Invocation`."""
+
+    id: str | None = None
+    idempotency_key: str | None = None
+    key: str | None = None
+    not_before: datetime | None = None
+    headers: Mapping[str, str] | None = None
+    reply_to: str | None = None
+    waiter: str | None = None
+
+
+def target_of(target: str | Callable[..., Awaitable[Any]]) -> Target:
+    """Read a target: `"Service/handler"`, or a handler function.
+
+    Raises:
+        UsageError: The text is not of that form.
+        DefinitionError: The function is not a handler.
+    """
+    if callable(target):
+        handler = handler_of(target)
+        return Target(handler.service, handler.name, handler.input_serde, handler.output_serde)
+    service, slash, name = target.partition("/")
+    if not service or not slash or not name or "/" in name:
+        raise UsageError(f"{target!r} is not a target: write Service/handler.")
+    return Target(service, name, JSON, None)
+
+
+def checked_id(text: str) -> InvocationId:
+    """Return `text` as an invocation id.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not is_invocation_id(text):
+        raise UsageError(f"{text!r} is not an invocation id: those are inv_ and 24 characters.")
+    return InvocationId(text)
+
+
+def untyped_result_of(outcome: Outcome) -> Any:
+    """Return the result as JSON's value, or as bytes where it is not JSON; `None` where there is none.
+
+    Raises:
+        TerminalError: The outcome is a failure.
+    """
+    match outcome:
+        case Failure():
+            raise outcome.to_error()
+        case Success(raw):
+            return JSON.deserialize(raw) if not raw or is_json(raw) else raw
+
+
+def envelope_of(
+    target: Target, argument: object, options: Options, *, fresh_id: InvocationId
+) -> tuple[InvocationId, bytes]:
+    """Return the id that the invocation will have, and the value of its record.
+
+    Args:
+        target: Whose topic it goes to.
+        argument: `NOTHING` where there is none.
+        options: The sender's.
+        fresh_id: Used where the options name neither an id nor an idempotency key.
+
+    Raises:
+        UsageError: An option is out of its bounds.
+        SerdeError: The argument cannot be written, or not as JSON.
+    """
+    fields: dict[str, Any] = {"handler": target.handler}
+    if options.idempotency_key is None:
+        invocation_id = fresh_id if options.id is None else checked_id(options.id)
+        fields["id"] = invocation_id
+    else:
+        invocation_id = id_of_idempotency_key(
+            target.service, target.handler, options.key, idempotency_key=options.idempotency_key
+        )
+        fields |= {"idempotency_key": options.idempotency_key} | ({"id": options.id} if options.id else {})
+    optional = {
+        "key": options.key,
+        "not_before": options.not_before,
+        "headers": dict(options.headers) if options.headers else None,
+        "reply_to": options.reply_to,
+        "waiter": options.waiter,
+    }
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    try:
+        # The receiver's own check, before the record is sent to where its refusal would be a dead letter.
+        decode_invocation(orjson.dumps(fields))
+    except (DecodeError, orjson.JSONEncodeError) as error:
+        raise UsageError(f"{target.name} cannot be invoked like this. {error}") from error
+    if argument is not NOTHING:
+        fields["argument"] = orjson.Fragment(_argument(target, argument))
+    return invocation_id, orjson.dumps(fields)
+
+
+def _argument(target: Target, argument: object) -> bytes:
+    raw = encode_value(target.input_serde, argument, what=f"The argument of {target.name}")
+    if not is_json(raw):
+        raise SerdeError(
+            f"The argument of {target.name} is not JSON ({len(raw)} bytes), and only JSON travels in an invocation: "
+            "give the handler a serde that writes JSON."
+        )
+    return raw

@@ -1,0 +1,74 @@
+"""Producing from outside the worker: to topics that exist, with a producer that is made anew when it died."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from perdure.schemas.errors import SettingsError
+
+from .broker import Outgoing
+from .kafka import Producer
+from .kafka_admin import describe_cluster
+from .kafka_config import KafkaConfig
+
+
+class Sender:
+    """One producer for any number of senders. Use as an async context manager; connects with the first record."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._producer: Producer | None = None
+        self._topics: set[str] = set()
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Sender:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.close()
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Return once the record is acknowledged by all in-sync replicas.
+
+        Raises:
+            SettingsError: There is no such topic; sending must not make one with the brokers' defaults.
+            RecordTooLargeError: It is over a limit.
+            BrokerError: It was not acknowledged in time; it may still arrive.
+        """
+        if outgoing.topic not in self._topics:
+            await self._find(outgoing.topic)
+        producer = self._producer
+        if producer is None or producer.ended():
+            producer = await self._start()
+        await producer.produce([outgoing])
+
+    async def _find(self, topic: str) -> None:
+        view = await describe_cluster(self._config, [topic])
+        if topic not in view.topics:
+            raise SettingsError(
+                f"Kafka ({self._config.bootstrap_servers}) has no topic {topic}: check the service's name and "
+                "PERDURE_NAMESPACE, or make it with `perdure topics create MODULE:APP` or by starting a worker."
+            )
+        self._topics.add(topic)
+
+    async def _start(self) -> Producer:
+        async with self._starting:
+            old = self._producer
+            if old is not None and not old.ended():
+                return old
+            if old is not None:
+                await old.close()
+            self._producer = None
+            producer = Producer(self._config)
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.close()
+                raise
+            self._producer = producer
+            return producer
