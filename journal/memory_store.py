@@ -217,7 +217,8 @@ class MemoryStore:
         held = 0
         for slot in self._slots:
             for invocation_id in slot.index["running"]:
-                if slot.records[invocation_id].worker == worker:
+                record = slot.records.get(invocation_id)
+                if record is not None and record.worker == worker:
                     slot.due.put(f"lease:{invocation_id}", 0)
                     held += 1
         return _settled(lambda: held)
@@ -302,7 +303,8 @@ def _admit_again(slot: Slot, known: Record, admission: Admission) -> Admitted:
     if known.output_body is not None:
         if admission.waiter:
             slot.tell_outcome(admission.waiter, admission.invocation_id, known.output_body)
-        return Duplicate(known.status, known.output_body)
+        assert known.output is not None, "a completed invocation has its output"
+        return Duplicate(known.status, known.output.outcome)
     _join(known.waiters, admission.waiter)
     _join(known.reply_to, admission.reply_to)
     return Duplicate(known.status, None)

@@ -61,7 +61,7 @@ def as_admitted(reply: Sequence[Any], lease: Lease) -> Admitted:
         case b"scheduled":
             return Scheduled()
         case b"duplicate":
-            return Duplicate(reply[1].decode(), reply[2])
+            return Duplicate(reply[1].decode(), None if reply[2] is None else outcome_of(reply[2]))
         case other:
             raise StoreError(f"admit.lua answered {other!r}; the scripts and this version do not belong together.")
 

@@ -61,10 +61,10 @@ class Scheduled(NamedTuple):
 
 
 class Duplicate(NamedTuple):
-    """Known before. `output` is the recorded output's body where it is completed."""
+    """Known before. `outcome` is the recorded one where it is completed."""
 
     status: str
-    output: bytes | None
+    outcome: Outcome | None
 
 
 Admitted = Claimed | Scheduled | Duplicate

@@ -84,9 +84,12 @@ def _outcome(fields: dict[str, Any], value: bytes | None) -> Outcome:
 
 
 def encode_headers(headers: Headers) -> list[list[str]]:
-    """Headers as JSON: `[name, text]`, or `[name, base64, "base64"]` where the value is not UTF-8."""
+    """Headers as JSON: `[name, text]`, `[name, base64, "base64"]` where the value is not UTF-8, `[name]` for none."""
     rows = []
     for name, value in headers:
+        if value is None:
+            rows.append([name])
+            continue
         try:
             rows.append([name, value.decode()])
         except UnicodeDecodeError:
@@ -96,7 +99,17 @@ def encode_headers(headers: Headers) -> list[list[str]]:
 
 def decode_headers(rows: list[list[str]]) -> Headers:
     """The inverse of `encode_headers`."""
-    return tuple((row[0], base64.b64decode(row[1]) if len(row) > 2 else row[1].encode()) for row in rows)
+    return tuple((row[0], _header_value(row)) for row in rows)
+
+
+def _header_value(row: list[str]) -> bytes | None:
+    match row:
+        case [_]:
+            return None
+        case [_, text]:
+            return text.encode()
+        case _:
+            return base64.b64decode(row[1], validate=True)
 
 
 def encode_run(entry: Run) -> tuple[bytes, bytes]:

@@ -57,7 +57,7 @@ class Identity(NamedTuple):
         return " ".join(word for word in words if word)
 
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class Input(NamedTuple):

@@ -5,6 +5,7 @@ Producible by hand: an invocation is one JSON object, `{"handler": "add", "argum
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ import orjson
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from .codec import is_json
 from .entries import Failure, Outcome, Success
 from .errors import DecodeError
 from .ids import InvocationId, is_invocation_id
@@ -122,11 +124,13 @@ def decode_resume(value: bytes) -> Resume:
 
 
 def encode_reply(invocation_id: str, outcome: Outcome) -> bytes:
-    """The value of a record of a `reply_to` topic: `{"id", "status", "value" | "failure"}`."""
+    """The value of a record of a `reply_to` topic: `{"id", "status", "value" | "base64" | "failure"}`."""
     match outcome:
         case Success(value):
-            raw = orjson.Fragment(value) if value else None
-            return orjson.dumps({"id": invocation_id, "status": "success", "value": raw})
+            head: dict[str, Any] = {"id": invocation_id, "status": "success"}
+            if value and not is_json(value):
+                return orjson.dumps({**head, "base64": base64.b64encode(value).decode()})
+            return orjson.dumps({**head, "value": orjson.Fragment(value) if value else None})
         case Failure(code, message, metadata):
             failure = {"code": code, "message": message, "metadata": dict(metadata)}
             return orjson.dumps({"id": invocation_id, "status": "failure", "failure": failure})

@@ -162,6 +162,17 @@ class Attempt:
         if length > self.machine.length and not self._closed:
             self.writer.fetch_soon()
 
+    def fetch(self) -> None:
+        """Others may have appended: learn what."""
+        if not self._closed:
+            self.writer.fetch_soon()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the attempt only waits: none of its steps is being executed, and all of the handler is blocked."""
+        busy = self.machine.executing - self.steps.backing_off.keys()
+        return not busy and not self.writer.busy and not self.machine.deliverable and self._blocked()
+
     async def finish_steps(self) -> None:
         """Return when every step that was asked for has its result in the journal."""
         while True:

@@ -111,7 +111,7 @@ def _request(attempt: Attempt) -> Request:
     claim, first = attempt.claim, attempt.input
     return Request(
         id=claim.lease.invocation_id,
-        headers={name: value.decode("utf-8", "replace") for name, value in first.headers},
+        headers={name: value.decode("utf-8", "replace") for name, value in first.headers if value is not None},
         raw_headers=first.headers,
         attempt=claim.lease.epoch,
         body=first.value,
@@ -137,8 +137,8 @@ async def _record(attempt: Attempt, outcome: Outcome | None) -> AttemptEnd:
         case None:
             assert outcome is not None, "without a departure there is an outcome"
             return await _complete(attempt, outcome)
-        case Suspending():
-            return Left("suspended")
+        case Suspending(due_in_ms):
+            return Left("suspended", due_in_ms=due_in_ms)
         case Releasing():
             await attempt.writer.quiet()
             attempt.writer.close()
@@ -185,7 +185,7 @@ async def _fail(attempt: Attempt, error: BaseException, command: str) -> Attempt
         retry_in_ms=delay_ms,
         failure=failed.error,
     )
-    return Left("backing-off", failed.error)
+    return Left("backing-off", failed.error, delay_ms)
 
 
 async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> AttemptEnd:

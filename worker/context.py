@@ -34,7 +34,8 @@ class Request:
 
     Attributes:
         id: The invocation's id.
-        headers: The record's headers as text; of repeated names the last one, bytes that are not UTF-8 replaced.
+        headers: The record's headers as text: of repeated names the last, without null ones, bytes that are not UTF-8
+            replaced.
         raw_headers: All of them, as they arrived.
         attempt: Which attempt this is, from 1.
         body: The argument, before any serde.
@@ -43,7 +44,7 @@ class Request:
 
     id: InvocationId
     headers: Mapping[str, str]
-    raw_headers: tuple[tuple[str, bytes], ...]
+    raw_headers: tuple[tuple[str, bytes | None], ...]
     attempt: int
     body: bytes
     idempotency_key: str | None

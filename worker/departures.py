@@ -26,7 +26,9 @@ class Releasing(NamedTuple):
 
 
 class Suspending(NamedTuple):
-    """The store has it suspended already."""
+    """The store has it suspended already; `due_in_ms` is when it goes on, where that is known."""
+
+    due_in_ms: float | None = None
 
 
 class Losing(NamedTuple):
@@ -46,10 +48,14 @@ class Completed(NamedTuple):
 
 
 class Left(NamedTuple):
-    """Nothing more to do here: `suspended`, `backing-off` or `paused`. `reason` is empty where all is well."""
+    """Nothing more to do here: `suspended`, `backing-off` or `paused`.
+
+    `reason` is empty where all is well; `due_in_ms` is when it goes on, where that is known.
+    """
 
     status: str
     reason: str = ""
+    due_in_ms: float | None = None
 
 
 class Released(NamedTuple):

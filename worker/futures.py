@@ -43,9 +43,7 @@ class DurableFuture(asyncio.Future[T]):
 
     __iter__ = __await__
 
-    def add_done_callback(
-        self, callback: Callable[[asyncio.Future[T]], object], /, *, context: Context | None = None
-    ) -> None:
+    def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`."""
         super().add_done_callback(callback, context=context)
         if not self.done():

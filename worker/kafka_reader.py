@@ -201,10 +201,13 @@ class Reader:
 
     async def _wait_for_records(self, records_max: int, wait_ms: int) -> None:
         """Move what comes first into the carry. A revocation ends the wait: aiokafka would wait out the rebalance."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None) as self._waiting:
-                self._carry.extend(await self._consumer.take(records_max=records_max, wait_ms=wait_ms))
-        self._waiting = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._waiting:
+                    self._carry.extend(await self._consumer.take(records_max=records_max, wait_ms=wait_ms))
+        finally:
+            # Also when the poll itself is cancelled: a finished wait cannot be ended again.
+            self._waiting = None
 
     async def _one_by_one(self, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
         """Read each partition by itself; one that cannot be decoded is left alone for a while."""

@@ -16,7 +16,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from perdure.schemas.errors import DefinitionError, RetryableError, SerdeError, TerminalError
+from perdure.schemas.errors import DefinitionError, HandlerNotFoundError, RetryableError, SerdeError, TerminalError
 from perdure.schemas.limits import NAME_LENGTH_MAX
 
 from .options import HandlerOptions, InvocationRetryPolicy
@@ -341,3 +341,35 @@ def _serde(where: str, given: Serde[Any], hint: Any) -> Serde[Any]:
         return given.with_hint(hint)
     except DefinitionError as error:
         raise DefinitionError(f"{where}: {error}") from error
+
+
+def unknown_handler(service: str, name: str) -> Handler:
+    """Return a stand-in for a handler that this worker does not have: each attempt fails, to be retried elsewhere.
+
+    Retryable, since a rolling deployment heals it; paused after as many attempts as any invocation.
+    """
+
+    async def refuse(ctx: Any) -> None:
+        raise HandlerNotFoundError(
+            f"No worker here has a handler {service}/{name}. Deploy one that has it and resume the invocation, or fix "
+            "the name in the record."
+        )
+
+    return Handler(
+        service=service,
+        name=name,
+        kind=ServiceKind.SERVICE,
+        fn=refuse,
+        takes_argument=False,
+        default=inspect.Parameter.empty,
+        input_type=Any,
+        output_type=Any,
+        input_serde=DEFAULT_SERDE,
+        output_serde=DEFAULT_SERDE,
+        options=HandlerOptions(),
+        accept="",
+        content_type="",
+        description=None,
+        metadata=MappingProxyType({}),
+        source="<unknown>",
+    )

@@ -16,6 +16,9 @@ from .departures import Departure, Releasing, Suspending
 from .journal_writer import JournalWriter
 from .step_runner import StepRunner
 
+EXPECTED_MS_MAX = 60_000
+"""Only nearer deadlines are kept in this worker's mind: ten thousand sleepers must cost it no memory."""
+
 
 class Suspension:
     """Watches one attempt.
@@ -121,7 +124,9 @@ class Suspension:
 
     async def _leave(self) -> None:
         now_ms = self._clock.monotonic_ms()
-        wakes = [max(0, int(until_ms - now_ms)) for until_ms in self._steps.backing_off.values()]
-        if await self._writer.suspend(wake_in_ms=min(wakes) if wakes else None):
-            self._depart(Suspending())
+        retries = [max(0, int(until_ms - now_ms)) for until_ms in self._steps.backing_off.values()]
+        timers = [self._wakes_ms[index] - now_ms for index in self._machine.awaiting if index in self._wakes_ms]
+        if await self._writer.suspend(wake_in_ms=min(retries) if retries else None):
+            due_in_ms = min((*retries, *timers), default=None)
+            self._depart(Suspending(None if due_in_ms is None or due_in_ms > EXPECTED_MS_MAX else due_in_ms))
         self._leaving = None

@@ -82,7 +82,7 @@ async def test_a_second_record_with_a_known_id_is_a_duplicate(bench: Bench) -> N
         lease, [output()], after=1, seq=1, retention_ms=RETENTION_MS, journal_retention_ms=RETENTION_MS
     )
     before = await bench.dump()
-    assert await bench.store.admit(again, lease_ms=1) == Duplicate("completed", encode(output())[1])
+    assert await bench.store.admit(again, lease_ms=1) == Duplicate("completed", output().outcome)
     assert await bench.dump() == before
 
 

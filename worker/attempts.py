@@ -1,0 +1,242 @@
+"""Every attempt that runs in this worker: how many there may be, how each one is begun, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextvars import Context
+from dataclasses import dataclass
+from datetime import timedelta
+
+from perdure.journal.store import Claim, Lease, Store
+from perdure.schemas.errors import FencedError
+from perdure.schemas.ids import InvocationId
+
+from .application import Application
+from .attempt import Attempt
+from .attempt_limits import AttemptLimits, TimerSink
+from .clock import Clock
+from .conclusion import run_attempt
+from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
+from .options import InvocationRetryPolicy
+from .service import Handler, unknown_handler
+
+logger = logging.getLogger(__name__)
+
+RETENTION = timedelta(hours=1)
+"""Of journals, and of results without an idempotency key."""
+
+IDEMPOTENT_RETENTION = timedelta(hours=24)
+"""Of results with an idempotency key: as long as a producer may reasonably repeat itself."""
+
+
+DRAIN_LOOK_S = 0.05
+"""Between two looks at what still runs while stopping."""
+
+ABANDON_MS = 5_000
+"""After the grace, for handlers to end once they were cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSettings:
+    """What holds for attempts where their handlers say nothing.
+
+    Attributes:
+        inactivity_ms: How long an attempt waits in memory before it is suspended.
+        always_replay: Leave after every result, so that each await is replayed. For tests.
+        journal_entries_max: A longer journal pauses the invocation.
+        payload_bytes_max: A longer result is refused.
+    """
+
+    inactivity_ms: int
+    always_replay: bool
+    journal_entries_max: int
+    payload_bytes_max: int
+
+
+class Attempts:
+    """The attempts of one worker.
+
+    Args:
+        application: Whose handlers run.
+        settings: What holds where handlers say nothing.
+        store: The invocations.
+        clock: Time.
+        threads: Where sync steps run.
+        timers: Told of deadlines.
+        concurrency: How many at once.
+        on_end: Called with each attempt that ended by itself.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: AttemptSettings,
+        *,
+        store: Store,
+        clock: Clock,
+        threads: Executor,
+        timers: TimerSink,
+        concurrency: int,
+        on_end: Callable[[Attempt, AttemptEnd], None],
+    ) -> None:
+        self._application = application
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._threads = threads
+        self._timers = timers
+        self._concurrency = concurrency
+        self._on_end = on_end
+        self._running: dict[InvocationId, Attempt] = {}
+        self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    def open(self, tasks: asyncio.TaskGroup) -> None:
+        """Run attempts in this group from here on."""
+        self._tasks = tasks
+
+    async def room(self) -> int:
+        """How many more attempts may begin; waits until it is at least one."""
+        while (room := self._concurrency - len(self._running)) < 1:
+            self._changed.clear()
+            await self._changed.wait()
+        return room
+
+    def leases(self) -> list[Lease]:
+        """Every lease that is held now."""
+        return [attempt.claim.lease for attempt in self._running.values()]
+
+    def renewed(self, lease: Lease, length: int | None) -> None:
+        """The store answered a renewal."""
+        attempt = self._running.get(lease.invocation_id)
+        if attempt is None or attempt.claim.lease != lease:
+            return
+        if length is None:
+            attempt.depart(Losing(FencedError(f"The lease of {lease.invocation_id} was lost.")))
+        else:
+            attempt.poke(length)
+
+    def poke(self, invocation_id: InvocationId) -> None:
+        """Something may have been appended to it by others."""
+        attempt = self._running.get(invocation_id)
+        if attempt is not None:
+            attempt.fetch()
+
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Do something small on the side, in the group of the attempts."""
+        assert self._tasks is not None, "the engine runs"
+
+        async def quietly() -> None:
+            try:
+                await work
+            except Exception:
+                # Whatever it was, it is in `due` and will be done again.
+                logger.exception("a side task failed; it is done again when due")
+
+        self._tasks.create_task(quietly())
+
+    def start(self, claim: Claim) -> None:
+        """Begin an attempt."""
+        assert self._tasks is not None, "the engine runs"
+        handler = self._application.handler(claim.service, claim.handler)
+        if handler is None:
+            handler = unknown_handler(claim.service, claim.handler)
+        attempt = Attempt(
+            claim,
+            handler,
+            store=self._store,
+            clock=self._clock,
+            threads=self._threads,
+            timers=self._timers,
+            limits=self._limits_of(handler, idempotent=bool(claim.idempotency_key)),
+        )
+        # A later attempt of the same invocation may begin here before an earlier one has noticed that it lost it.
+        self._running[claim.lease.invocation_id] = attempt
+        # A context of its own: handlers must not see what the engine, or each other, have set.
+        self._tasks.create_task(self._run(attempt), context=Context())
+
+    async def drain(self, *, grace_ms: int) -> None:
+        """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`."""
+        self._stopping = True
+        deadline_ms = self._clock.monotonic_ms() + grace_ms
+        while self._running:
+            late = self._clock.monotonic_ms() >= deadline_ms
+            for attempt in list(self._running.values()):
+                if late or attempt.waiting:
+                    attempt.depart(Releasing())
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(DRAIN_LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            if self._clock.monotonic_ms() >= deadline_ms + ABANDON_MS:
+                logger.error("%d handlers do not end; their leases run out", len(self._running))
+                return
+
+    async def _run(self, attempt: Attempt) -> None:
+        invocation_id = attempt.invocation_id
+        try:
+            end = await run_attempt(attempt)
+        except Exception:
+            # A bug of ours must cost one attempt, not the worker; its lease ends and another one tries.
+            logger.exception("the attempt of %s ended in an internal error", invocation_id)
+            return
+        finally:
+            if self._running.get(invocation_id) is attempt:
+                del self._running[invocation_id]
+            self._changed.set()
+        _log(attempt, end)
+        self._on_end(attempt, end)
+
+    def _limits_of(self, handler: Handler, *, idempotent: bool) -> AttemptLimits:
+        cached = self._limits.get((handler.service, handler.name, idempotent))
+        if cached is None:
+            cached = _limits(handler, self._settings, idempotent=idempotent)
+            self._limits[handler.service, handler.name, idempotent] = cached
+        return cached
+
+
+def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
+    options = handler.options
+    journal = RETENTION if options.journal_retention is None else options.journal_retention
+    kept = options.idempotency_retention
+    retention = max(journal, (IDEMPOTENT_RETENTION if idempotent else RETENTION) if kept is None else kept)
+    inactivity_ms = settings.inactivity_ms
+    if options.inactivity_timeout is not None:
+        inactivity_ms = _ms(options.inactivity_timeout)
+    return AttemptLimits(
+        inactivity_ms=inactivity_ms,
+        retention_ms=max(1, _ms(retention)),
+        journal_retention_ms=max(1, _ms(journal)),
+        retry=(options.invocation_retry_policy or InvocationRetryPolicy()).resolve(),
+        always_replay=settings.always_replay or inactivity_ms == 0,
+        journal_entries_max=settings.journal_entries_max,
+        payload_bytes_max=settings.payload_bytes_max,
+    )
+
+
+def _ms(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def _log(attempt: Attempt, end: AttemptEnd) -> None:
+    fields = {
+        "invocation_id": attempt.invocation_id,
+        "handler": attempt.handler.target,
+        "attempt": attempt.claim.lease.epoch,
+    }
+    match end:
+        case Left("paused", reason):
+            logger.warning("invocation %s is paused: %s", attempt.invocation_id, reason, extra=fields)
+        case Left("backing-off", reason):
+            logger.info("attempt of %s failed and is retried: %s", attempt.invocation_id, reason, extra=fields)
+        case Lost(error):
+            logger.info("attempt of %s ended without a say: %s", attempt.invocation_id, error, extra=fields)
+        case Completed() | Left() | Released():
+            logger.debug("attempt of %s ended: %s", attempt.invocation_id, type(end).__name__, extra=fields)

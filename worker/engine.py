@@ -1,0 +1,264 @@
+"""The engine: one worker's records in, attempts run, outcomes out. Handed its clock, randomness, store and broker.
+
+```
+broker --> intake --> store.admit / claim --> attempts --> store.complete --> outbox --> broker
+timers --> store.sweep ---------------------------------------------------------^
+leases: a thread renews what runs          committer: offsets behind the durable point
+```
+
+Law: nothing that matters lives here. Kill the process at any instant, and Redis and Kafka hold all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from perdure.journal.store import Due, HintDue, ReplyDue, ResumeDue, Store
+from perdure.schemas.entries import Outcome
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.records import Resume, encode_reply
+
+from .application import Application
+from .attempt import Attempt
+from .attempts import Attempts, AttemptSettings
+from .broker import Broker, Outgoing, Record
+from .clock import Clock
+from .committer import Committer, DurableBarrier
+from .departures import AttemptEnd, Completed, Left, Lost, Released
+from .intake import Intake, IntakeLimits
+from .leases import BlockingRenewer, LeaseKeeper
+from .outbox import Outbox
+from .timers import Timers
+from .topics import dead_letter_topic, is_resume_topic, resume_topic, service_topic
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX = 500
+"""Records taken at once: their admissions are one round trip, a few milliseconds of Redis's time."""
+
+POLL_WAIT_MS = 250
+"""How long a poll waits for the first record; only a stop has to wait for it."""
+
+HEARTBEAT_S = 2.0
+"""How often a worker says that it lives: a newcomer's share of the slots is noticed that late, which costs nothing but
+sweeps that two of them do."""
+
+LAST_WORDS_S = 5.0
+"""For the last records, the last commit and the farewell of a worker that stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is told.
+
+    Attributes:
+        namespace: Of topics and keys.
+        worker: This worker's id; nobody else has it.
+        concurrency: Attempts at once.
+        lease_ms: How long an attempt may append without a renewal.
+        grace_ms: How long a stop waits for what runs.
+        block_ms_max: How long a handler may block the loop before its worker's leases are let go.
+        record_bytes_max: A larger record is a dead letter.
+        attempts: What holds for attempts.
+    """
+
+    namespace: str
+    worker: str
+    concurrency: int
+    lease_ms: int
+    grace_ms: int
+    block_ms_max: int
+    record_bytes_max: int
+    attempts: AttemptSettings
+
+
+class Engine:
+    """One worker. `run` works until `stop` was called and everything was handed over.
+
+    Args:
+        application: What to run.
+        settings: How.
+        store: The invocations.
+        broker: The records; entered by the caller, after the engine was made.
+        barrier: The durable point.
+        renewer: Makes the lease thread's connection.
+        clock: Time.
+        new_token: Makes a fencing token that nobody made before.
+        threads: Where sync steps run.
+        facts: What this worker says of itself in Redis.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: EngineSettings,
+        *,
+        store: Store,
+        broker: Broker,
+        barrier: DurableBarrier,
+        renewer: Callable[[], BlockingRenewer],
+        clock: Clock,
+        new_token: Callable[[], str],
+        threads: Executor,
+        facts: dict[str, str],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._broker = broker
+        self._clock = clock
+        self._facts = facts
+        self._services = {service_topic(settings.namespace, name): name for name in application.services}
+        self._resumes = {resume_topic(settings.namespace, name): name for name in application.services}
+        self._outbox = Outbox(broker, clock=clock)
+        self._timers = Timers(store, clock=clock, worker=settings.worker, on_due=self._due)
+        self._attempts = Attempts(
+            application,
+            settings.attempts,
+            store=store,
+            clock=clock,
+            threads=threads,
+            timers=self._timers,
+            concurrency=settings.concurrency,
+            on_end=self._ended,
+        )
+        self._leases = LeaseKeeper(
+            renewer,
+            leases=self._attempts.leases,
+            on_answer=self._attempts.renewed,
+            clock=clock,
+            lease_ms=settings.lease_ms,
+            block_ms_max=settings.block_ms_max,
+        )
+        self._committer = Committer(broker, barrier, clock=clock, admit_again=self._take_again)
+        self._intake = Intake(
+            store,
+            self._outbox,
+            clock=clock,
+            worker=settings.worker,
+            new_token=new_token,
+            services=self._services,
+            resumes=self._resumes,
+            limits=IntakeLimits(settings.record_bytes_max, settings.lease_ms, dead_letter_topic(settings.namespace)),
+            start=self._attempts.start,
+            settled=self._committer.admitted,
+        )
+        self._stopping = asyncio.Event()
+        broker.listen(self._committer)
+
+    def stop(self) -> None:
+        """Take nothing more, finish or hand over what runs, and return from `run`. For signal handlers too."""
+        self._stopping.set()
+
+    def hint(self, message: bytes) -> None:
+        """Something was appended to an invocation that this worker runs."""
+        self._attempts.poke(InvocationId(message.decode()))
+
+    def check_all(self) -> None:
+        """Hints may have been lost: look at every invocation that runs here."""
+        for lease in self._attempts.leases():
+            self._attempts.poke(lease.invocation_id)
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            PerdureError: What is needed at the start cannot be had.
+            ExceptionGroup: A part failed in a way that it does not mend by itself; the worker must be started anew.
+        """
+        await self._committer.start()
+        async with asyncio.TaskGroup() as parts:
+            services = [
+                parts.create_task(work, name=name)
+                for name, work in (
+                    ("outbox", self._outbox.run()),
+                    ("timers", self._timers.run()),
+                    ("leases", self._leases.run()),
+                    ("committer", self._committer.run()),
+                    ("heartbeat", self._heartbeat()),
+                )
+            ]
+            intake = parts.create_task(self._take(), name="intake")
+            self._attempts.open(parts)
+            await self._stopping.wait()
+            intake.cancel()
+            await self._attempts.drain(grace_ms=self._settings.grace_ms)
+            await self._last_words()
+            for service in services:
+                service.cancel()
+
+    async def _last_words(self) -> None:
+        try:
+            # Bounded: with Kafka away, `due` produces again what is left here.
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._outbox.emptied()
+                await self._committer.commit()
+                await self._store.retire(self._settings.worker)
+        except TimeoutError:
+            logger.warning("Kafka or Redis did not answer while stopping; other workers will do what is left")
+
+    async def _take(self) -> None:
+        while True:
+            room = await self._attempts.room()
+            await self._committer.room()
+            records = await self._broker.poll(
+                first=is_resume_topic, records_max=min(room, BATCH_MAX), wait_ms=POLL_WAIT_MS
+            )
+            if records:
+                # Before the next await, or a rebalance in between would count them in the wrong generation.
+                batch = [(record, self._committer.fetched(record)) for record in records]
+                await self._intake.take(batch)
+
+    async def _take_again(self, records: Sequence[Record]) -> None:
+        await self._intake.take_again(records)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            workers = await self._store.heartbeat(self._settings.worker, self._facts)
+            self._timers.share_with(workers)
+            await self._clock.sleep(HEARTBEAT_S)
+
+    def _due(self, due: Sequence[Due]) -> None:
+        for item in due:
+            match item:
+                case ResumeDue(invocation_id, epoch, service):
+                    self._resume(invocation_id, epoch, service)
+                case ReplyDue(invocation_id, topics, outcome):
+                    self._reply(invocation_id, topics, outcome)
+                case HintDue(_, invocation_id):
+                    # Others hear of theirs by the channel.
+                    self._attempts.poke(invocation_id)
+
+    def _resume(self, invocation_id: InvocationId, epoch: int, service: str) -> None:
+        topic = resume_topic(self._settings.namespace, service)
+        self._outbox.put(Outgoing(topic, invocation_id.encode(), Resume(invocation_id, epoch).encode()))
+
+    def _reply(self, invocation_id: InvocationId, topics: Sequence[str], outcome: Outcome) -> None:
+        waiting = len(topics)
+
+        def acknowledged() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting == 0:
+                self._attempts.spawn(self._store.acknowledge(invocation_id))
+
+        value = encode_reply(invocation_id, outcome)
+        for topic in topics:
+            self._outbox.put(Outgoing(topic, invocation_id.encode(), value), acknowledged)
+
+    def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
+        claim = attempt.claim
+        match end:
+            case Completed(outcome, topics):
+                if topics:
+                    self._reply(claim.lease.invocation_id, topics, outcome)
+            case Released():
+                self._resume(claim.lease.invocation_id, claim.lease.epoch, claim.service)
+            case Left(_, _, due_in_ms):
+                if due_in_ms is not None:
+                    self._timers.expect(claim.lease.invocation_id, in_ms=due_in_ms)
+            case Lost():
+                pass

@@ -1,0 +1,218 @@
+"""From fetched records to admitted invocations, claimed resumes and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from perdure.journal.store import Admission, Admitted, Claim, Claimed, Duplicate, Lease, Scheduled, Store
+from perdure.schemas.entries import Input, Positioned
+from perdure.schemas.errors import DecodeError
+from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record
+from perdure.schemas.limits import HEADERS_MAX
+from perdure.schemas.records import Invocation, Resume, decode_invocation, decode_resume, encode_reply
+
+from .broker import Outgoing, Record
+from .clock import Clock
+from .outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+
+class IntakeLimits(NamedTuple):
+    """Bounds on what is taken.
+
+    Attributes:
+        record_bytes_max: A larger value is a dead letter.
+        lease_ms: Of the first lease.
+        dead_letter_topic: Where what cannot be understood goes.
+    """
+
+    record_bytes_max: int
+    lease_ms: int
+    dead_letter_topic: str
+
+
+class Intake:
+    """Takes batches of records.
+
+    Args:
+        store: Where invocations are admitted and claimed.
+        outbox: For dead letters and for replies to duplicates.
+        clock: For display times.
+        worker: This worker's id.
+        new_token: Makes a fencing token that nobody made before.
+        services: The service of each topic of new invocations.
+        resumes: Likewise of each resume topic.
+        limits: Bounds.
+        start: Called with every claim; the attempt begins.
+        settled: Called with a record and its generation once its offset may move.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        *,
+        clock: Clock,
+        worker: str,
+        new_token: Callable[[], str],
+        services: Mapping[str, str],
+        resumes: Mapping[str, str],
+        limits: IntakeLimits,
+        start: Callable[[Claim], None],
+        settled: Callable[[Record, int], None],
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._clock = clock
+        self._worker = worker
+        self._new_token = new_token
+        self._services = services
+        self._resumes = resumes
+        self._limits = limits
+        self._start = start
+        self._settled = settled
+
+    async def take(self, records: Sequence[tuple[Record, int]]) -> None:
+        """Admit or claim a batch, with the generation of each record: one round trip, then everything runs.
+
+        A record that cannot be understood becomes a dead letter and holds up nothing but its own offset.
+        """
+        admissions: list[tuple[Record, int, Admission, Awaitable[Admitted]]] = []
+        claims: list[tuple[Record, int, Awaitable[Claim | None]]] = []
+        for record, generation in records:
+            try:
+                if record.partition.topic in self._resumes:
+                    claims.append((record, generation, self._claim(self._resume(record))))
+                else:
+                    admission = self._admission(record)
+                    reply = self._store.admit(admission, lease_ms=self._limits.lease_ms)
+                    admissions.append((record, generation, admission, reply))
+            except DecodeError as error:
+                self._bury(record, generation, str(error))
+        answers = asyncio.gather(*(claim for _, _, claim in claims))
+        for record, generation, admission, reply in admissions:
+            self._admitted(record, generation, admission, await reply)
+        for (record, generation, _), claim in zip(claims, await answers, strict=True):
+            self._settled(record, generation)
+            if claim is not None:
+                self._start(claim)
+
+    async def take_again(self, records: Sequence[Record]) -> None:
+        """Admit records that Redis may have lost since; what it still knows changes nothing."""
+        replies = []
+        for record in records:
+            if record.partition.topic in self._resumes:
+                # A lost claim leaves its invocation ready, with its deadline in `due`; nothing to repeat.
+                continue
+            try:
+                admission = self._admission(record)
+            except DecodeError:
+                continue
+            replies.append((admission, self._store.admit(admission, lease_ms=self._limits.lease_ms)))
+        for admission, reply in replies:
+            match await reply:
+                case Claimed(lease):
+                    self._start(_first_claim(admission, lease.epoch))
+                case Scheduled() | Duplicate():
+                    pass
+
+    def _resume(self, record: Record) -> Resume:
+        if record.value is None:
+            raise DecodeError("The value is null; a resume notice is a JSON object.")
+        return decode_resume(record.value)
+
+    def _claim(self, resume: Resume) -> Awaitable[Claim | None]:
+        return self._store.claim(
+            resume.id,
+            resume.epoch,
+            token=self._new_token(),
+            worker=self._worker,
+            lease_ms=self._limits.lease_ms,
+            at_ms=self._clock.now_ms(),
+        )
+
+    def _admission(self, record: Record) -> Admission:
+        service = self._services.get(record.partition.topic)
+        if service is None:
+            raise DecodeError(f"No service of this worker belongs to topic {record.partition.topic}.")
+        if record.value is None:
+            raise DecodeError("The value is null; an invocation is a JSON object with a handler.")
+        if len(record.value) > self._limits.record_bytes_max:
+            raise DecodeError(
+                f"The value has {len(record.value)} bytes; at most {self._limits.record_bytes_max} are allowed."
+            )
+        if len(record.headers) > HEADERS_MAX:
+            raise DecodeError(f"The record has {len(record.headers)} headers; at most {HEADERS_MAX} are allowed.")
+        envelope = decode_invocation(record.value)
+        extra = tuple((name, value.encode()) for name, value in envelope.headers.items())
+        return Admission(
+            invocation_id=_id_of(service, envelope, record),
+            service=service,
+            handler=envelope.handler,
+            key=None,
+            input=Input(self._clock.now_ms(), self._worker, (*record.headers, *extra), envelope.payload()),
+            token=self._new_token(),
+            worker=self._worker,
+            not_before_ms=envelope.not_before_ms(),
+            reply_to=envelope.reply_to or "",
+            waiter=envelope.waiter or "",
+            idempotency_key=envelope.idempotency_key or "",
+            source=f"{record.partition.topic}/{record.partition.number}/{record.offset}",
+        )
+
+    def _admitted(self, record: Record, generation: int, admission: Admission, admitted: Admitted) -> None:
+        match admitted:
+            case Claimed(lease):
+                self._settled(record, generation)
+                self._start(_first_claim(admission, lease.epoch))
+            case Duplicate(_, outcome) if outcome is not None and admission.reply_to:
+                # The offset waits for the reply: nothing in Redis remembers that this record wants one.
+                reply = Outgoing(
+                    admission.reply_to, admission.invocation_id.encode(), encode_reply(admission.invocation_id, outcome)
+                )
+                self._outbox.put(reply, lambda: self._settled(record, generation))
+            case Scheduled() | Duplicate():
+                self._settled(record, generation)
+
+    def _bury(self, record: Record, generation: int, reason: str) -> None:
+        topic, number = record.partition
+        logger.warning(
+            "a record of %s/%d at offset %d goes to the dead letters: %s", topic, number, record.offset, reason
+        )
+        about = (
+            ("perdure-reason", reason.encode("utf-8", "replace")),
+            ("perdure-topic", topic.encode()),
+            ("perdure-partition", str(number).encode()),
+            ("perdure-offset", str(record.offset).encode()),
+            ("perdure-timestamp", str(record.timestamp_ms).encode()),
+        )
+        letter = Outgoing(self._limits.dead_letter_topic, record.key, record.value, (*record.headers, *about))
+        self._outbox.put(letter, lambda: self._settled(record, generation))
+
+
+def _id_of(service: str, envelope: Invocation, record: Record) -> InvocationId:
+    if envelope.id is not None:
+        return InvocationId(envelope.id)
+    if envelope.idempotency_key is not None:
+        return id_of_idempotency_key(service, envelope.handler, None, idempotency_key=envelope.idempotency_key)
+    topic, partition = record.partition
+    return id_of_record(
+        service, None, topic=topic, partition=partition, offset=record.offset, timestamp_ms=record.timestamp_ms
+    )
+
+
+def _first_claim(admission: Admission, epoch: int) -> Claim:
+    return Claim(
+        lease=Lease(admission.invocation_id, epoch, admission.token, admission.worker),
+        service=admission.service,
+        handler=admission.handler,
+        key=admission.key,
+        idempotency_key=admission.idempotency_key,
+        failures=0,
+        admitted_at_ms=admission.input.at_ms,
+        entries=[Positioned(1, epoch, admission.input)],
+    )

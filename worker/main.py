@@ -1,0 +1,207 @@
+"""The composition root: settings to a running worker process, its signals and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from perdure.journal.barrier import Barrier
+from perdure.journal.connected_store import connected_store
+from perdure.journal.durability import durability_problems
+from perdure.journal.keys import Keys
+from perdure.journal.redis_admin import open_namespace, server_facts
+from perdure.journal.renewer import ThreadRenewer
+from perdure.journal.subscriber import Subscriber
+from perdure.schemas.errors import SettingsError, StoreError
+
+from .application import Application
+from .attempts import AttemptSettings
+from .clock import Clock, SystemClock, system_random
+from .engine import Engine, EngineSettings
+from .kafka_broker import KafkaBroker
+from .scope import install_task_factory
+from .settings import Settings
+from .topics import consumed_topics, plan_topics
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+START_RETRY_S = 1.0
+"""Between two looks for a Redis that does not answer while a worker starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker takes from its machine. Tests hand in others."""
+
+    clock: Clock
+    entropy: random.Random
+    on_ready: Callable[[], None]
+
+
+def surroundings() -> Surroundings:
+    """The machine's own clock and randomness."""
+    return Surroundings(SystemClock(), system_random(), lambda: None)
+
+
+async def run_worker(application: Application, settings: Settings, around: Surroundings | None = None) -> int:
+    """Run one worker until SIGTERM or SIGINT; returns the exit code, 0 after an orderly stop.
+
+    What is being executed at the signal gets `grace_s` to end; the rest is handed over at once. A second signal ends
+    the process without waiting.
+
+    Raises:
+        SettingsError: A setting is wrong, or Redis may lose data and that was not allowed explicitly.
+    """
+    around = surroundings() if around is None else around
+    async with worker_engine(application, settings, around) as engine:
+        loop = asyncio.get_running_loop()
+        stops = 0
+
+        def stop() -> None:
+            nonlocal stops
+            stops += 1
+            if stops > 1:
+                os._exit(1)
+            logger.info("stopping: what runs has %g s to end", settings.grace_s)
+            engine.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        try:
+            around.on_ready()
+            await engine.run()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def worker_engine(application: Application, settings: Settings, around: Surroundings) -> AsyncIterator[Engine]:
+    """An engine on real Kafka and Redis, connected while the block runs; its `run` is the caller's to await.
+
+    Raises:
+        SettingsError: A setting is wrong, or Redis may lose data and that was not allowed explicitly.
+    """
+    config = settings.redis_config
+    worker = settings.worker_id or worker_name(around.entropy)
+    await _patiently(lambda: _check_durability(settings), around.clock)
+    namespace = await _patiently(
+        lambda: open_namespace(config, settings.namespace, slots=_slots(settings)), around.clock
+    )
+    keys = Keys(settings.namespace, slots=namespace.slots)
+    undo = install_task_factory(asyncio.get_running_loop())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(undo)
+        threads = ThreadPoolExecutor(settings.step_threads_max, thread_name_prefix="perdure-step")
+        # Not waited for: a thread that blocks for ever must not keep the process.
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
+        barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=settings.require_durable_redis)
+        stack.push_async_callback(barrier.close)
+        broker = _broker(application, settings, worker, around.clock)
+        engine = Engine(
+            application,
+            _engine_settings(settings, worker),
+            store=store,
+            broker=broker,
+            barrier=barrier,
+            renewer=lambda: ThreadRenewer(config, keys),
+            clock=around.clock,
+            new_token=lambda: f"{around.entropy.getrandbits(64):016x}",
+            threads=threads,
+            facts=_facts(application),
+        )
+        subscriber = await stack.enter_async_context(Subscriber(config, name=f"perdure-hints-{worker}"))
+        await subscriber.subscribe(keys.hints(worker), engine.hint, on_gap=engine.check_all)
+        await stack.enter_async_context(broker)
+        logger.info("worker %s of namespace %s begins", worker, settings.namespace)
+        yield engine
+
+
+def worker_name(entropy: random.Random) -> str:
+    """A name for this process that tells people where it runs, and that no other process has."""
+    host = "".join(c if c.isalnum() or c in "-_" else "-" for c in socket.gethostname())[:40]
+    return f"{host}-{os.getpid()}-{entropy.getrandbits(24):06x}"
+
+
+def _slots(settings: Settings) -> int | None:
+    # Only a number that was asked for must match what the namespace was made with.
+    return settings.slots if "slots" in settings.model_fields_set else None
+
+
+def _broker(application: Application, settings: Settings, worker: str, clock: Clock) -> KafkaBroker:
+    plan = plan_topics(
+        settings.namespace,
+        application.services,
+        partitions=settings.topic_partitions,
+        replication_factor=settings.topic_replication_factor,
+    )
+    topics = consumed_topics(settings.namespace, application.services)
+    return KafkaBroker(settings.kafka_config(client_id=f"perdure-{worker}"), topics=topics, plan=plan, clock=clock)
+
+
+def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
+    return EngineSettings(
+        namespace=settings.namespace,
+        worker=worker,
+        concurrency=settings.concurrency,
+        lease_ms=int(settings.lease_s * 1000),
+        grace_ms=int(settings.grace_s * 1000),
+        block_ms_max=settings.block_ms_max,
+        record_bytes_max=settings.record_bytes_max,
+        attempts=AttemptSettings(
+            inactivity_ms=int(settings.inactivity_timeout_s * 1000),
+            always_replay=settings.always_replay,
+            journal_entries_max=settings.journal_entries_max,
+            payload_bytes_max=settings.payload_bytes_max,
+        ),
+    )
+
+
+def _facts(application: Application) -> dict[str, str]:
+    return {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "python": platform.python_version(),
+        "services": " ".join(application.services),
+    }
+
+
+async def _check_durability(settings: Settings) -> None:
+    facts = await server_facts(settings.redis_config)
+    problems = durability_problems(facts, replicas=settings.replicas)
+    for problem in problems:
+        logger.warning("Redis: %s Mend it: %s", problem.what, problem.mend)
+    losing = [problem for problem in problems if problem.loses_data]
+    if losing and settings.require_durable_redis:
+        lines = "\n".join(f"- {problem.what} Mend it: {problem.mend}" for problem in losing)
+        raise SettingsError(
+            f"Redis at {settings.redis_url_masked} may lose what it is told:\n{lines}\n"
+            "To run nevertheless, set PERDURE_REQUIRE_DURABLE_REDIS=false."
+        )
+
+
+async def _patiently(work: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """Do it as soon as Redis answers: a worker that starts during an outage begins after it."""
+    said = False
+    while True:
+        try:
+            return await work()
+        except StoreError as error:
+            if not said:
+                logger.warning("Redis does not answer, the worker waits for it: %s", error)
+            said = True
+            await clock.sleep(START_RETRY_S)
