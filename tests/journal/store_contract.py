@@ -24,7 +24,6 @@ from perdure.schemas.codec import encode
 from perdure.schemas.entries import Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, new_invocation_id
 from perdure.worker.clock import system_random
-from tests.waiting import wait_until
 
 MINUTE_MS = 60_000
 LEASE_MS = 10 * MINUTE_MS
@@ -75,11 +74,11 @@ class FakeClock:
 class MemoryBench:
     """`MemoryStore` on a clock that stands still."""
 
-    def __init__(self, namespace: str, store: MemoryStore | None = None, clock: FakeClock | None = None) -> None:
+    def __init__(self, namespace: str, kind: type[MemoryStore] = MemoryStore) -> None:
         self.keys = Keys(namespace, slots=SLOTS)
-        self._clock = clock or FakeClock()
+        self._clock = FakeClock()
         self._heard: list[tuple[str, bytes]] = []
-        self._memory = store or MemoryStore(self._clock, SLOTS, namespace=namespace, publish=self._hear)
+        self._memory = kind(self._clock, SLOTS, namespace=namespace, publish=self._hear)
         self.store: Store = self._memory
 
     def _hear(self, channel: str, message: bytes) -> None:
@@ -131,6 +130,36 @@ class MemoryBench:
         """See `Bench`."""
 
 
+# Moves every deadline and every expiry of the namespace ARGV[1] towards now by ARGV[2] ms, save what has no end.
+_PASS = """
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local left = redis.call('PTTL', key)
+  if left > 0 then redis.call('PEXPIRE', key, left - ARGV[2]) end
+  if string.find(key, ':due$') or string.find(key, ':status:completed$') then
+    local row = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #row, 2 do
+      if tonumber(row[i + 1]) ~= tonumber(ARGV[3]) then redis.call('ZINCRBY', key, -ARGV[2], row[i]) end
+    end
+  end
+end
+"""
+
+_DUMP = """
+local reads = {hash = {'HGETALL'}, stream = {'XRANGE', '-', '+'}, zset = {'ZRANGE', 0, -1, 'WITHSCORES'}}
+local all = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local kind = redis.call('TYPE', key).ok
+  local name, first, last, scores = unpack(reads[kind])
+  local held = scores and redis.call(name, key, first, last, scores)
+    or first and redis.call(name, key, first, last) or redis.call(name, key)
+  all[#all + 1] = {key, kind, redis.call('PTTL', key) > 0, held}
+end
+return all
+"""
+
+_DELETE = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+
+
 class RedisBench:
     """`RedisStore` on the lane's Redis."""
 
@@ -140,6 +169,7 @@ class RedisBench:
         # Any: the client's types say bytes or text wherever it answers bytes.
         self._client = client
         self._channels = client.pubsub()
+        self._pattern = f"{namespace}:*"
 
     async def listen(self) -> None:
         """Hear of everything that is published from now on."""
@@ -157,26 +187,13 @@ class RedisBench:
 
     async def pass_ms(self, ms: int) -> None:
         """See `Bench`."""
-        for slot in range(SLOTS):
-            for key in (self.keys.due(slot), self.keys.status(slot, "completed")):
-                for member, score in await self._client.zrange(key, 0, -1, withscores=True):
-                    if score != KEPT_WITHOUT_END_MS:
-                        await self._client.zadd(key, {member: score - ms})
-        for key in await self._names():
-            left = await self._client.pttl(key)
-            if left > 0:
-                await self._client.pexpire(key, max(1, left - ms))
-                if left <= ms:
-                    await self._client.delete(key)
+        await self._client.eval(_PASS, 0, self._pattern, ms, KEPT_WITHOUT_END_MS)
 
     async def tick(self) -> None:
         """See `Bench`."""
         start_ms = await self.now_ms()
-
-        async def later() -> bool:
-            return await self.now_ms() > start_ms
-
-        await wait_until(later, description="the next millisecond")
+        while await self.now_ms() == start_ms:
+            pass
 
     async def messages(self) -> list[tuple[str, bytes]]:
         """See `Bench`."""
@@ -194,30 +211,23 @@ class RedisBench:
         """See `Bench`."""
         dump: Dump = {}
         kept: set[str] = set()
-        prefix = len(self.keys.namespace) + 1
-        for key in await self._names():
-            name = key.decode()[prefix:]
-            match await self._client.type(key):
-                case b"hash":
-                    fields = await self._client.hgetall(key)
-                    dump[name] = {field.decode(): value.decode() for field, value in fields.items()}
-                case b"stream":
-                    rows = [
-                        (*_place(where), *next(iter(what.items()))) for where, what in await self._client.xrange(key)
-                    ]
-                    dump[name] = rows
-                case b"zset":
-                    scores = await self._client.zrange(key, 0, -1, withscores=True)
-                    dump[name] = {member.decode(): int(score) for member, score in scores}
-                case other:
-                    raise AssertionError(f"{name} is a {other!r}, which no script of ours writes")
-            if await self._client.pttl(key) > 0:
+        for key, kind, expires, held in await self._client.eval(_DUMP, 0, self._pattern):
+            name = key.decode()[len(self.keys.namespace) + 1 :]
+            if kind == b"stream":
+                dump[name] = [(*_place(where), what, body) for where, (what, body) in held]
+            else:
+                pairs = zip(held[::2], held[1::2], strict=True)
+                dump[name] = {
+                    member.decode(): value.decode() if kind == b"hash" else int(float(value)) for member, value in pairs
+                }
+            if expires:
                 kept.add(name)
         dump["kept"] = kept
         return dump
 
-    async def _names(self) -> list[bytes]:
-        return [key async for key in self._client.scan_iter(match=f"{self.keys.namespace}:*")]
+    async def delete_all(self) -> None:
+        """Leave nothing of the namespace behind."""
+        await self._client.eval(_DELETE, 0, self._pattern)
 
     async def plant(self, slot: int, member: str) -> None:
         """See `Bench`."""
@@ -252,8 +262,7 @@ async def redis_bench(namespace: str, url: str) -> AsyncIterator[RedisBench]:
         await bench.listen()
         yield bench
         await bench.aclose()
-        if names := await bench._names():
-            await client.delete(*names)
+        await bench.delete_all()
 
 
 def new_id() -> InvocationId:
