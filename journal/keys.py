@@ -32,6 +32,10 @@ STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspende
 #   reply   an outcome is not yet acknowledged by its reply topic
 
 
+RECENT_MAX = 10_000
+"""Invocations whose keys are remembered: a megabyte or two. Each append asks for the same ones again."""
+
+
 class InvocationKeys(NamedTuple):
     """The keys that scripts about one invocation are given, in the order of their KEYS."""
 
@@ -48,6 +52,7 @@ class Keys:
     def __init__(self, namespace: str, *, slots: int) -> None:
         self.namespace = namespace
         self.slots = slots
+        self._recent: dict[str, InvocationKeys] = {}
         self._prefixes = tuple(f"{namespace}:{{{slot}}}:".encode() for slot in range(slots))
 
     def prefix(self, slot: int) -> bytes:
@@ -55,7 +60,15 @@ class Keys:
         return self._prefixes[slot]
 
     def of(self, invocation_id: str) -> InvocationKeys:
-        """The keys of one invocation."""
+        """The keys of one invocation. Those of the ones that were asked for lately are remembered."""
+        keys = self._recent.get(invocation_id)
+        if keys is None:
+            if len(self._recent) >= RECENT_MAX:
+                self._recent.clear()
+            keys = self._recent[invocation_id] = self._of(invocation_id)
+        return keys
+
+    def _of(self, invocation_id: str) -> InvocationKeys:
         slot = slot_of(invocation_id, self.slots)
         prefix = self._prefixes[slot]
         raw = invocation_id.encode()

@@ -85,6 +85,7 @@ class Machine:
         "_awaiting",
         "_executing",
         "_failed",
+        "_identities",
         "_in_flight",
         "_issued",
         "_last_recorded",
@@ -101,6 +102,7 @@ class Machine:
     def __init__(self) -> None:
         self.length = 0
         """How many entries of the journal are known here."""
+        self._identities: dict[str, Identity] = {}
         self._recorded: dict[int, Identity] = {}
         self._resolved: set[int] = set()
         self._ready: deque[Ready] = deque()
@@ -151,7 +153,7 @@ class Machine:
         self.length += 1
         match entry:
             case Run(index, name, _, _, outcome):
-                self._record(index, Identity("run", name))
+                self._record(index, self._run_identity(name))
                 self._complete(index, outcome)
             case Completion(index, _, outcome):
                 self._complete(index, outcome)
@@ -168,6 +170,13 @@ class Machine:
                 )
             case _:
                 pass
+
+    def _run_identity(self, name: str) -> Identity:
+        # Most handlers use few names; building an identity costs more than finding it.
+        identity = self._identities.get(name)
+        if identity is None:
+            identity = self._identities[name] = Identity("run", name)
+        return identity
 
     def _record(self, index: int, identity: Identity) -> None:
         self._recorded.setdefault(index, identity)
@@ -187,7 +196,7 @@ class Machine:
         Raises:
             JournalMismatchError: The journal has another command at that index.
         """
-        index = self._next(Identity("run", name))
+        index = self._next(self._run_identity(name))
         if index not in self._resolved:
             self._to_execute.append(index)
         return index

@@ -25,7 +25,7 @@ from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from perdure.journal.machine import Execute, Machine, Ready
+from perdure.journal.machine import Execute, Machine, Ready, Suspend, Wait
 from perdure.journal.store import Claim, Store
 from perdure.schemas.entries import Failure, Input, Success
 from perdure.schemas.errors import JournalMismatchError, PerdureError, UsageError
@@ -325,7 +325,12 @@ class Attempt:
                     self._deliver(ready)
                 case Execute() as step:
                     self._start(step)
-                case _:
+                case Wait():
+                    self._check_blocked()
+                    if self.steps.backing_off or self._suspension.holding:
+                        self._suspension.consider()
+                    return
+                case Suspend():
                     self._check_blocked()
                     self._suspension.consider()
                     return

@@ -215,7 +215,7 @@ def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) ->
         retention_ms=max(1, _ms(retention)),
         journal_retention_ms=max(1, _ms(journal)),
         retry=(options.invocation_retry_policy or InvocationRetryPolicy()).resolve(),
-        always_replay=settings.always_replay or inactivity_ms == 0,
+        always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
         payload_bytes_max=settings.payload_bytes_max,
     )

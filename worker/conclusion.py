@@ -71,12 +71,16 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
         if attempt.departure is None:
             attempt.machine.finish()
             return outcome
-    except asyncio.CancelledError:
-        if attempt.departure is None:
-            raise
+    except asyncio.CancelledError as error:
         task = asyncio.current_task()
         assert task is not None, "an attempt runs in a task"
-        task.uncancel()
+        if attempt.departure is not None:
+            task.uncancel()
+        elif task.cancelling():
+            raise
+        else:
+            # Not ours: the handler waited for something of its own that was cancelled.
+            attempt.depart_quietly(Failing(error))
     except (JournalMismatchError, DecodeError, _ExhaustedError) as error:
         attempt.depart_quietly(Pausing(error))
     except (Exception, SystemExit) as error:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from perdure.journal.store import Due, HintDue, ReplyDue, ResumeDue, Store
 from perdure.schemas.entries import Outcome
+from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.records import Resume, encode_reply
 
@@ -217,8 +218,10 @@ class Engine:
 
     async def _heartbeat(self) -> None:
         while True:
-            workers = await self._store.heartbeat(self._settings.worker, self._facts)
-            self._timers.share_with(workers)
+            try:
+                self._timers.share_with(await self._store.heartbeat(self._settings.worker, self._facts))
+            except PerdureError as error:
+                logger.warning("this worker could not say that it lives, which others only use as a hint: %s", error)
             await self._clock.sleep(HEARTBEAT_S)
 
     def _due(self, due: Sequence[Due]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from perdure.journal.store import Admission, Admitted, Claim, Claimed, Duplicate, Lease, Scheduled, Store
 from perdure.schemas.entries import Input, Positioned
-from perdure.schemas.errors import DecodeError
+from perdure.schemas.errors import DecodeError, PerdureError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record
 from perdure.schemas.limits import HEADERS_MAX
 from perdure.schemas.records import Invocation, Resume, decode_invocation, decode_resume, encode_reply
@@ -93,13 +93,33 @@ class Intake:
                     admissions.append((record, generation, admission, reply))
             except DecodeError as error:
                 self._bury(record, generation, str(error))
-        answers = asyncio.gather(*(claim for _, _, claim in claims))
+        answers = asyncio.gather(*(claim for _, _, claim in claims), return_exceptions=True)
         for record, generation, admission, reply in admissions:
-            self._admitted(record, generation, admission, await reply)
+            try:
+                self._admitted(record, generation, admission, await reply)
+            except PerdureError as error:
+                self._left_behind(record, error)
         for (record, generation, _), claim in zip(claims, await answers, strict=True):
-            self._settled(record, generation)
-            if claim is not None:
-                self._start(claim)
+            match claim:
+                case PerdureError():
+                    self._left_behind(record, claim)
+                case BaseException():
+                    raise claim
+                case _:
+                    self._settled(record, generation)
+                    if claim is not None:
+                        self._start(claim)
+
+    def _left_behind(self, record: Record, error: PerdureError) -> None:
+        topic, number = record.partition
+        logger.error(
+            "the record of %s/%d at offset %d was refused by Redis; its offset waits and Kafka delivers it again when "
+            "a worker starts: %s",
+            topic,
+            number,
+            record.offset,
+            error,
+        )
 
     async def take_again(self, records: Sequence[Record]) -> None:
         """Admit records that Redis may have lost since; what it still knows changes nothing."""

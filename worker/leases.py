@@ -74,10 +74,11 @@ class LeaseKeeper:
         thread = threading.Thread(target=self._renew_for_ever, args=(loop,), name="perdure-leases", daemon=True)
         thread.start()
         try:
-            while True:
+            while thread.is_alive():
                 self._held = tuple(self._leases())
                 self._beat_ms = self._clock.monotonic_ms()
                 await self._clock.sleep(BEAT_S)
+            raise RuntimeError("the thread that renews leases died; the worker must be started anew")
         finally:
             self._stop.set()
             # Bounded by the renewer's own timeout; not awaited for longer, the thread is a daemon.
