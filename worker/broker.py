@@ -42,7 +42,7 @@ class AssignmentListener(Protocol):
     """Told of partitions coming and going. Each rebalance revokes all and assigns anew (eager)."""
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
-        """These partitions leave; the last chance to commit for them. Must end within the rebalance timeout."""
+        """These partitions leave: the last chance to commit. Cut off at two thirds of the rebalance timeout."""
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
         """These partitions arrive; fetching starts at their committed offsets after this returns."""
@@ -57,10 +57,15 @@ class Broker(Protocol):
         Records of topics for which `first(topic)` holds come before all others: others are looked at
         only when those have nothing buffered. Waits at most about `wait_ms` for the first record and
         returns `[]` then. An outage makes it return `[]`; it heals by itself.
+
+        Cancelling it loses nothing. Await it from one task and account for the records before the next await:
+        partitions may be revoked and assigned anew at any await, and then they start at their commits again.
         """
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Commit that everything below each offset is admitted.
+
+        Partitions that are not held any more are left out: their next owner reads from its own commits.
 
         Raises:
             BrokerError: The broker refused or did not answer; nothing is known to be committed. Safe to repeat.
@@ -70,10 +75,9 @@ class Broker(Protocol):
         """Return once every record is acknowledged by all in-sync replicas.
 
         Raises:
+            RecordTooLargeError: One is over a limit, so that sending it again cannot help; others may arrive.
             BrokerError: At least one was not acknowledged in time; any of them may still arrive (receivers dedupe).
         """
 
     def listen(self, listener: AssignmentListener) -> None:
         """Name the one listener; before the broker is entered."""
-
-

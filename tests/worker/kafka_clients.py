@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import struct
 from collections.abc import Callable, Iterable, Sequence
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record._crc32c import crc as crc32c
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from perdure.worker.broker import Outgoing, Partition, Record
 from perdure.worker.clock import SystemClock
@@ -121,3 +127,22 @@ class Member:
         for record in reversed(records):
             self.tracker.done(record.partition, record.offset)
         self.seen += records
+
+
+async def produce_undecodable(bootstrap_servers: str, topic: str, partition: int) -> None:
+    """Write a record that brokers take and aiokafka cannot read: its header's key is not UTF-8."""
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 10_000)
+    batch.append(0, timestamp=1, key=b"k", value=b"v", headers=[("HEADER", b"1")])
+    raw = bytearray(batch.build())
+    at = raw.index(b"HEADER")
+    raw[at : at + 6] = b"\xff" * 6
+    # The checksum covers everything behind it.
+    struct.pack_into(">I", raw, 17, crc32c(bytes(raw[21:])))
+    client = AIOKafkaClient(bootstrap_servers=bootstrap_servers)
+    await client.bootstrap()
+    request = ProduceRequest(
+        transactional_id=None, required_acks=-1, timeout=5_000, topics=[(topic, [(partition, bytes(raw))])]
+    )
+    answer = await client.send(client.get_random_node(), request)
+    await client.close()
+    assert answer.topics[0][1][0][1] == 0

@@ -12,7 +12,18 @@ from perdure.worker.broker import Partition, Record
 from perdure.worker.kafka_broker import KafkaBroker
 from tests.waiting import wait_until
 
-from .kafka_clients import Member, Notes, broker_for, numbers, poll, poll_until, quick_config, topic_plan, values
+from .kafka_clients import (
+    Member,
+    Notes,
+    broker_for,
+    numbers,
+    poll,
+    poll_until,
+    produce_undecodable,
+    quick_config,
+    topic_plan,
+    values,
+)
 
 
 async def test_resumed_work_comes_before_new_work(bootstrap_servers: str, namespace: str) -> None:
@@ -178,3 +189,22 @@ async def _produce_slowly(broker: KafkaBroker, topic: str, count: int, *, pause_
     for start in range(0, count, 25):
         await broker.produce(values(topic, range(start, min(start + 25, count))))
         await asyncio.sleep(pause_s)
+
+
+async def test_what_cannot_be_decoded_blocks_only_its_partition(
+    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A header key that is not UTF-8 stops one partition, is reported, and costs the others nothing."""
+    plan = topic_plan(f"{namespace}.S", partitions=3)
+    config = quick_config(bootstrap_servers, namespace)
+    async with broker_for(config, plan) as broker:
+        await wait_until(lambda: broker.health().ok)
+        await produce_undecodable(bootstrap_servers, plan.name, 1)
+        await broker.produce(values(plan.name, range(300)))
+        healthy = await poll_until(broker, lambda got: len(got) >= 150 and "is left alone" in caplog.text)
+        expected = {n for n in range(300) if n in numbers(healthy)}
+        await broker.produce(values(plan.name, range(300, 600)))
+        await poll_until(broker, lambda got: len(set(numbers(got)) - expected) >= 150)
+        assert broker.health().assigned == 3
+    assert {r.partition.number for r in healthy} == {0, 2}
+    assert f"partition 1 of {plan.name} is left alone" in caplog.text
