@@ -111,8 +111,23 @@ def rows_of(entries: Iterable[Positioned], *, bytes_max: int = PREVIEW_BYTES_MAX
         entries: Oldest first. A completion is named after its command where that is among them.
         bytes_max: Longest preview of a payload or a failure.
     """
-    names: dict[int, str] = {}
-    return [_row(positioned, names, bytes_max) for positioned in entries]
+    return Journal(bytes_max=bytes_max).add(entries)
+
+
+class Journal:
+    """A journal that is read piece by piece: remembers how its commands are called."""
+
+    def __init__(self, *, bytes_max: int = PREVIEW_BYTES_MAX) -> None:
+        self.length = 0
+        """The position of the last entry that was added."""
+        self._names: dict[int, str] = {}
+        self._bytes_max = bytes_max
+
+    def add(self, entries: Iterable[Positioned]) -> list[Row]:
+        """Return the rows of further entries, oldest first."""
+        rows = [_row(positioned, self._names, self._bytes_max) for positioned in entries]
+        self.length = rows[-1].position if rows else self.length
+        return rows
 
 
 def entry_json(positioned: Positioned) -> dict[str, Any]:
@@ -121,7 +136,7 @@ def entry_json(positioned: Positioned) -> dict[str, Any]:
     head: dict[str, Any] = {"position": position, "attempt": epoch, "type": type_of(positioned)}
     match entry:
         case Input(at_ms, worker, headers, value):
-            shown = [[name, text.decode("utf-8", "replace")] for name, text in headers]
+            shown = [[name, None if text is None else text.decode("utf-8", "replace")] for name, text in headers]
             return head | {"at_ms": at_ms, "worker": worker, "headers": shown, "argument": payload_json(value)}
         case Run(index, name, at_ms, duration_ms, outcome):
             body = {"index": index, "name": name, "at_ms": at_ms, "duration_ms": duration_ms}
@@ -200,13 +215,13 @@ def _row(positioned: Positioned, names: dict[int, str], bytes_max: int) -> Row:
             return base._replace(at_ms=at_ms, result=preview(value, bytes_max=bytes_max))
         case Run(index, name, at_ms, duration_ms, outcome):
             names[index] = name
-            result, failure = _outcome_text(outcome, bytes_max)
+            result, failure = outcome_text(outcome, bytes_max)
             return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms, result=result, failure=failure)
         case Sleep(index, name, at_ms, duration_ms):
             names[index] = name or f"sleep {duration_text(duration_ms)}"
             return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms)
         case Completion(index, at_ms, outcome):
-            result, failure = _outcome_text(outcome, bytes_max)
+            result, failure = outcome_text(outcome, bytes_max)
             name = f"of {names.get(index) or f'command {index}'}"
             return base._replace(name=name, at_ms=at_ms, result=result, failure=failure)
         case StepFailed(_, name, at_ms, failures, _, retry_ms, error):
@@ -220,7 +235,7 @@ def _row(positioned: Positioned, names: dict[int, str], bytes_max: int) -> Row:
         case Paused(at_ms, reason):
             return base._replace(at_ms=at_ms, failure=_one_line(reason, bytes_max))
         case Output(at_ms, outcome):
-            result, failure = _outcome_text(outcome, bytes_max)
+            result, failure = outcome_text(outcome, bytes_max)
             return base._replace(at_ms=at_ms, result=result, failure=failure)
         case Unknown(_, body):
             return base._replace(result=preview(body, bytes_max=bytes_max))
@@ -230,7 +245,8 @@ def _retry_text(retry_ms: int) -> str:
     return "no retry" if retry_ms < 0 else f"retry in {duration_text(retry_ms)}"
 
 
-def _outcome_text(outcome: Outcome, bytes_max: int) -> tuple[str, str]:
+def outcome_text(outcome: Outcome, bytes_max: int = PREVIEW_BYTES_MAX) -> tuple[str, str]:
+    """Return the previews of a result and of a failure, one of which is empty."""
     match outcome:
         case Success(value):
             return preview(value, bytes_max=bytes_max), ""

@@ -1,0 +1,111 @@
+"""`perdure send` and `perdure call`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .failures import reported
+from .flags import AsJson, BootstrapServers, Namespace, RedisUrl, settings_with
+from .output import clean, note, print_json
+
+Handler = Annotated[str, typer.Argument(metavar="SERVICE/HANDLER", help="Such as SubscriptionService/add.")]
+Argument = Annotated[
+    str | None, typer.Argument(metavar="[JSON]", help="The argument; - reads it from stdin; nothing: there is none.")
+]
+IdempotencyKey = Annotated[str | None, typer.Option(help="A name of your own: sending it again does nothing.")]
+Headers = Annotated[list[str] | None, typer.Option("--header", help="name=value, for the handler. Repeatable.")]
+
+
+@reported
+def send(
+    target: Handler,
+    argument: Argument = None,
+    id: Annotated[str | None, typer.Option(help="An invocation id of your own making; likewise.")] = None,
+    idempotency_key: IdempotencyKey = None,
+    delay: Annotated[str | None, typer.Option(help="Start later: 10s, 5m, 2h, 1d.")] = None,
+    header: Headers = None,
+    reply_to: Annotated[str | None, typer.Option(help="A topic that the outcome is produced to.")] = None,
+    as_json: AsJson = False,
+    bootstrap_servers: BootstrapServers = None,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Have a handler run, and print the invocation's id once Kafka has acknowledged it."""
+    from perdure.worker.client import Client
+
+    from .values import read_duration, read_headers
+
+    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace)
+    value = _argument(argument)
+    headers = read_headers(header or [])
+    wait = None if delay is None else read_duration(delay, flag="--delay")
+
+    async def run() -> str:
+        async with Client(settings) as client:
+            handle = await client.send(
+                target,
+                value,
+                id=id,
+                idempotency_key=idempotency_key,
+                delay=wait,
+                headers=headers,
+                reply_to=reply_to,
+            )
+            return handle.invocation_id
+
+    invocation_id = asyncio.run(run())
+    if as_json:
+        print_json({"id": invocation_id})
+        return
+    typer.echo(invocation_id)
+    if sys.stdout.isatty():
+        note(f"Look at it with: perdure journal show {invocation_id}")
+
+
+@reported
+def call(
+    target: Handler,
+    argument: Argument = None,
+    idempotency_key: IdempotencyKey = None,
+    header: Headers = None,
+    timeout: Annotated[str, typer.Option(help="How long to wait: 500ms, 10s, 5m.")] = "30s",
+    bootstrap_servers: BootstrapServers = None,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
+) -> None:
+    """Have a handler run, wait, and print its result as JSON."""
+    from perdure.worker.client import Client
+    from perdure.worker.serde import JSON
+
+    from .values import read_duration, read_headers
+
+    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace)
+    value = _argument(argument)
+    headers = read_headers(header or [])
+    patience = read_duration(timeout, flag="--timeout")
+
+    async def run() -> Any:
+        async with Client(settings) as client:
+            return await client.call(target, value, timeout=patience, idempotency_key=idempotency_key, headers=headers)
+
+    result = asyncio.run(run())
+    if isinstance(result, bytes):
+        note(f"The result is not JSON but {len(result)} bytes; as text:")
+        typer.echo(clean(result.decode("utf-8", "replace")))
+        return
+    # Written by the serde, which loses no digit.
+    typer.echo(JSON.serialize(result).decode())
+
+
+def _argument(text: str | None) -> Any:
+    from perdure.worker.envelope import NOTHING
+
+    from .values import read_json
+
+    if text is None:
+        return NOTHING
+    return read_json(sys.stdin.read() if text == "-" else text)
