@@ -1,0 +1,206 @@
+"""The machine's laws over random programs, schedules and crashes; and that each planted bug breaks one of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from perdure.journal.machine import Execute, Machine, Ready, Step
+from perdure.schemas.entries import Identity, Outcome, Run, Sleep, StepFailed
+from perdure.schemas.errors import JournalMismatchError
+
+from .machine_world import Program, World, programs, schedules
+
+
+def keep_the_laws(program: Program, rolls: list[int], pick: int, kind: type[Machine]) -> None:
+    """Run a program to its end and hold what came of it against the laws."""
+    world = World(program, kind, rolls)
+    world.run()
+    for earlier, later in zip(world.stories, world.stories[1:], strict=False):
+        common = min(len(earlier), len(later))
+        assert earlier[:common] == later[:common], "every attempt sees what the ones before it saw"
+    assert world.replay().seen == world.stories[-1], "a finished journal replays to the same observations"
+    commands = world.recorded(Run) + world.recorded(Sleep)
+    assert len(commands) == len(set(commands)), "each command is recorded once"
+    if commands:
+        change_is_noticed(world, commands[pick % len(commands)])
+
+
+def change_is_noticed(world: World, index: int) -> None:
+    """A handler whose command at `index` is another one than before is stopped there."""
+    with pytest.raises(JournalMismatchError) as caught:
+        world.replay(renamed=index)
+    assert caught.value.index == index, "a changed command is a mismatch at its index"
+
+
+@given(programs, schedules, st.integers(0, 20))
+def test_the_machine_keeps_its_laws(program: Program, rolls: list[int], pick: int) -> None:
+    """Same observations in every attempt, nothing recorded or executed twice, divergence found where it is."""
+    keep_the_laws(program, rolls, pick, Machine)
+
+
+def ending_early_is_noticed(program: Program, rolls: list[int], kind: type[Machine]) -> None:
+    """Hold a replay without the last race against the law."""
+    world = World(program, kind, rolls)
+    world.run()
+    if program[-1].new:
+        with pytest.raises(JournalMismatchError) as caught:
+            world.replay(program=program[:-1])
+        assert caught.value.index == sum(len(race.new) for race in program[:-1])
+
+
+@given(programs, schedules)
+def test_a_handler_that_ends_early_is_a_mismatch(program: Program, rolls: list[int]) -> None:
+    """Code from which the last commands were removed does not pass for the code that wrote the journal."""
+    ending_early_is_noticed(program, rolls, Machine)
+
+
+class SeenBeforeRecorded(Machine):
+    """Planted bug: a step's result is visible before it came back from the store."""
+
+    def propose(self, entry: Run | StepFailed) -> None:
+        """See `Machine`."""
+        super().propose(entry)
+        if isinstance(entry, Run):
+            self._complete(entry.command_index, entry.outcome)
+
+
+class LastCompletionWins(Machine):
+    """Planted bug: a completion that comes later replaces the first one."""
+
+    def _complete(self, index: int, outcome: Outcome) -> None:
+        waiting = [ready for ready in self._ready if ready.command_index == index]
+        if waiting:
+            self._ready[self._ready.index(waiting[0])] = Ready(index, outcome)
+        super()._complete(index, outcome)
+
+
+class DurationInIdentity(Machine):
+    """Planted bug: how long a sleep is, which the code read from the world, makes it another command."""
+
+    def issue_sleep(self, name: str, *, at_ms: int, duration_ms: int) -> int:
+        """See `Machine`."""
+        return super().issue_sleep(f"{name} {duration_ms}", at_ms=at_ms, duration_ms=duration_ms)
+
+
+class LowestIndexFirst(Machine):
+    """Planted bug: among completions the one of the earliest command is handed over first."""
+
+    def poll(self, *, deliver: bool = True) -> Step:
+        """See `Machine`."""
+        ready = sorted(self._ready, key=lambda item: item.command_index)
+        self._ready.clear()
+        self._ready.extend(ready)
+        return super().poll(deliver=deliver)
+
+
+class NothingIsCompared(Machine):
+    """Planted bug: the recorded command is not held against the issued one."""
+
+    def _next(self, identity: Identity) -> int:
+        recorded = self._recorded.pop(self._issued, None)
+        index = super()._next(identity)
+        if recorded is not None:
+            self._recorded[index] = recorded
+        return index
+
+
+class NotMarkedExecuting(Machine):
+    """Planted bug: a step that runs does not keep the attempt from being suspended."""
+
+    def poll(self, *, deliver: bool = True) -> Step:
+        """See `Machine`."""
+        step = super().poll(deliver=deliver)
+        if isinstance(step, Execute):
+            self._executing.discard(step.command_index)
+        return step
+
+
+class CountersForgotten(Machine):
+    """Planted bug: a step starts with fresh counters in each attempt."""
+
+    def poll(self, *, deliver: bool = True) -> Step:
+        """See `Machine`."""
+        step = super().poll(deliver=deliver)
+        return Execute(step.command_index, None) if isinstance(step, Execute) else step
+
+
+class RecordedStepsRunAgain(Machine):
+    """Planted bug: a step is executed although its result is in the journal."""
+
+    def issue_run(self, name: str) -> int:
+        """See `Machine`."""
+        index = super().issue_run(name)
+        if index in self._resolved:
+            self._to_execute.append(index)
+        return index
+
+
+class TimersRecordedAgain(Machine):
+    """Planted bug: a replay records its timers once more."""
+
+    def issue_sleep(self, name: str, *, at_ms: int, duration_ms: int) -> int:
+        """See `Machine`."""
+        index = super().issue_sleep(name, at_ms=at_ms, duration_ms=duration_ms)
+        if index in self._recorded and index not in self._resolved:
+            self._outbox.append(self._sleeps[index])
+        return index
+
+
+class EndIsNotChecked(Machine):
+    """Planted bug: commands that the handler never came to are not missed."""
+
+    def finish(self) -> None:
+        """See `Machine`."""
+
+
+PLANTED = [
+    SeenBeforeRecorded,
+    LastCompletionWins,
+    DurationInIdentity,
+    LowestIndexFirst,
+    NothingIsCompared,
+    NotMarkedExecuting,
+    CountersForgotten,
+    RecordedStepsRunAgain,
+    TimersRecordedAgain,
+]
+
+
+# The bound within which a planted bug has to be found.
+BOUND = settings(
+    max_examples=2_000,
+    database=None,
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+# `pytest.raises` inside a law says with `Failed` that nothing was raised.
+BROKEN = (AssertionError, JournalMismatchError, pytest.fail.Exception)
+
+
+@pytest.mark.parametrize("kind", PLANTED, ids=lambda kind: kind.__name__)
+def test_a_planted_bug_breaks_a_law(kind: type[Machine]) -> None:
+    """The laws have teeth: the generator reaches what each bug needs."""
+
+    @BOUND
+    @given(programs, schedules, st.integers(0, 20))
+    def laws(program: Program, rolls: list[int], pick: int) -> None:
+        keep_the_laws(program, rolls, pick, kind)
+
+    with pytest.raises(BROKEN):
+        laws()
+
+
+def test_an_unchecked_end_is_noticed() -> None:
+    """The law about an early end has teeth, too."""
+
+    @BOUND
+    @given(programs, schedules)
+    def law(program: Program, rolls: list[int]) -> None:
+        ending_early_is_noticed(program, rolls, EndIsNotChecked)
+
+    with pytest.raises(BROKEN):
+        law()
