@@ -32,6 +32,7 @@ from perdure.schemas.errors import JournalMismatchError, PerdureError, UsageErro
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import NAME_LENGTH_MAX
 
+from .actions import Actions
 from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
 from .departures import Departure, Failing, Losing, Pausing
@@ -64,6 +65,7 @@ class Attempt:
         threads: Where sync steps run.
         timers: Told when deadlines of this invocation fall due.
         limits: What holds for it.
+        actions: The worker's memory of steps' actions.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Attempt:
         threads: Executor,
         timers: TimerSink,
         limits: AttemptLimits,
+        actions: Actions,
     ) -> None:
         self.claim = claim
         self.handler = handler
@@ -98,6 +101,7 @@ class Attempt:
             payload_bytes_max=limits.payload_bytes_max,
         )
         self._timers = timers
+        self._actions = actions
         self._task: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -215,12 +219,12 @@ class Attempt:
             raise UsageError(f"ctx.run({name!r}) takes a function to call, not {action!r:.200}.")
         if len(name) > NAME_LENGTH_MAX:
             raise UsageError(f"A step's name has at most {NAME_LENGTH_MAX} characters, not {len(name)}: {name:.80}...")
-        serde = options.serde_of(action)
+        traits = self._actions.traits(action, options)
         try:
             index = self.machine.issue_run(name)
         except JournalMismatchError as error:
             return self._diverged(error, name)
-        self._calls[index] = StepCall(name, action, args, kwargs, options, serde, copy_context())
+        self._calls[index] = StepCall(name, action, args, kwargs, options, traits, copy_context())
         return self._issued(DurableFuture(self, index, name, loop=self.loop))
 
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
@@ -389,7 +393,7 @@ class Attempt:
                 if index in self.steps.values:
                     future.set_result(self.steps.values.pop(index))
                     return
-                serde = JSON if call is None else call.serde
+                serde = JSON if call is None else call.traits.serde
                 try:
                     future.set_result(decode_value(serde, raw, what=f"The recorded result of step {future.name!r}"))
                 except PerdureError as error:

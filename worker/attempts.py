@@ -14,6 +14,7 @@ from perdure.journal.store import Claim, Lease, Store
 from perdure.schemas.errors import FencedError
 from perdure.schemas.ids import InvocationId
 
+from .actions import Actions
 from .application import Application
 from .attempt import Attempt
 from .attempt_limits import AttemptLimits, TimerSink
@@ -90,6 +91,7 @@ class Attempts:
         self._timers = timers
         self._concurrency = concurrency
         self._on_end = on_end
+        self._actions = Actions()
         self._running: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -154,6 +156,7 @@ class Attempts:
             threads=self._threads,
             timers=self._timers,
             limits=self._limits_of(handler, idempotent=bool(claim.idempotency_key)),
+            actions=self._actions,
         )
         # A later attempt of the same invocation may begin here before an earlier one has noticed that it lost it.
         self._running[claim.lease.invocation_id] = attempt

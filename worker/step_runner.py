@@ -94,7 +94,7 @@ class StepRunner:
             outcome: Outcome
             try:
                 value = await execute(call, self._threads)
-                raw, seen = encode_readable(call.serde, value, what=f"The result of step {call.name!r}")
+                raw, seen = encode_readable(call.traits.serde, value, what=f"The result of step {call.name!r}")
                 if len(raw) > self._payload_bytes_max:
                     raise SerdeError(
                         f"The result of step {call.name!r} has {len(raw)} bytes; at most {self._payload_bytes_max} fit "

@@ -15,8 +15,8 @@ from perdure.schemas.entries import Failure, StepFailed
 from perdure.schemas.errors import RetryableError, TerminalError
 from perdure.schemas.limits import shorten
 
+from .actions import ActionTraits
 from .options import RunOptions
-from .serde import Serde
 
 
 class StepCall(NamedTuple):
@@ -27,7 +27,7 @@ class StepCall(NamedTuple):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     options: RunOptions[Any]
-    serde: Serde[Any]
+    traits: ActionTraits
     context: Context
 
 
@@ -58,19 +58,13 @@ async def execute(call: StepCall, threads: Executor) -> Any:
     What a thread returns is awaited here where it can be: a lambda that returns a coroutine works.
     """
     action = call.action
-    if _is_async(action):
+    if call.traits.is_async:
         return await action(*call.args, **call.kwargs)
     loop = asyncio.get_running_loop()
     # The thread gets a copy of its own, since one context can be entered by one thread at a time.
     work = partial(call.context.copy().run, _guarded, action, call.args, call.kwargs)
     value = await loop.run_in_executor(threads, work)
     return await value if inspect.isawaitable(value) else value
-
-
-def _is_async(action: Callable[..., Any]) -> bool:
-    while isinstance(action, partial):
-        action = action.func
-    return inspect.iscoroutinefunction(action) or inspect.iscoroutinefunction(getattr(action, "__call__", None))  # noqa: B004  # asks how it is called, not whether
 
 
 def _guarded(action: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
