@@ -55,11 +55,9 @@ def append(
         return Appended(record.length, slot.tail(lease.invocation_id, after))
     alone = record.length == after
     _write(slot, record, lease, entries, seq=seq)
+    _set_timers(slot, lease, entries, now_ms)
     if progress:
         record.failures = 0
-    for entry in entries:
-        if isinstance(entry, Sleep):
-            slot.due.put(f"sleep:{lease.invocation_id}:{entry.command_index}", now_ms + entry.duration_ms)
     return Appended(record.length, None if alone else slot.tail(lease.invocation_id, after))
 
 
@@ -135,6 +133,7 @@ def leave(
     if unless_new and record.length > after:
         return Appended(record.length, slot.tail(invocation_id, after))
     _write(slot, record, lease, entries, seq=seq)
+    _set_timers(slot, lease, entries, now_ms)
     record.worker = ""
     if failure:
         record.failures = (record.failures or 0) + 1
@@ -204,6 +203,12 @@ def _is_new(record: Record, *, after: int, seq: int) -> bool:
     if after > record.length:
         raise GapError(f"The journal holds {record.length} entries, and the attempt has seen {after}.")
     return True
+
+
+def _set_timers(slot: Slot, lease: Lease, entries: Sequence[Entry], now_ms: int) -> None:
+    for entry in entries:
+        if isinstance(entry, Sleep):
+            slot.due.put(f"sleep:{lease.invocation_id}:{entry.command_index}", now_ms + entry.duration_ms)
 
 
 def _write(slot: Slot, record: Record, lease: Lease, entries: Sequence[Entry], *, seq: int) -> None:

@@ -142,12 +142,7 @@ class RedisStore:
     ) -> asyncio.Future[Appended]:
         """See `Store.append`."""
         keys = self._keys.of(lease.invocation_id)
-        timers: list[Argument] = []
-        bodies: list[Argument] = []
-        for entry in entries:
-            if isinstance(entry, Sleep):
-                timers += (f"sleep:{lease.invocation_id}:{entry.command_index}", entry.duration_ms)
-            bodies += encode(entry)
+        timers, bodies = _written(lease, entries)
         head = (b"EVALSHA", self._append, b"3", keys.invocation, keys.journal, keys.due)
         fence = (lease.epoch, lease.token, after, seq, b"1" if progress else b"0", len(timers) // 2)
         return self._wire.call((*head, *fence, *timers, *bodies), as_appended)
@@ -198,9 +193,7 @@ class RedisStore:
         failure: str = "",
         unless_new: bool = False,
     ) -> asyncio.Future[Appended | None]:
-        bodies: list[Argument] = []
-        for entry in entries:
-            bodies += encode(entry)
+        timers, bodies = _written(lease, entries)
         arguments = (
             lease.invocation_id,
             lease.epoch,
@@ -212,6 +205,8 @@ class RedisStore:
             1 if failure else 0,
             failure,
             1 if unless_new else 0,
+            len(timers) // 2,
+            *timers,
             *bodies,
         )
         return self._script("leave", self._keys.of(lease.invocation_id), arguments, as_departure)
@@ -324,6 +319,17 @@ class RedisStore:
                 self._wire.call((b"DEL", self._keys.worker(worker)), same),
             ]
         )
+
+
+def _written(lease: Lease, entries: Sequence[Entry]) -> tuple[list[Argument], list[Argument]]:
+    """The timers that the entries set, member and delay each, and the entries, type and body each."""
+    timers: list[Argument] = []
+    bodies: list[Argument] = []
+    for entry in entries:
+        if isinstance(entry, Sleep):
+            timers += (f"sleep:{lease.invocation_id}:{entry.command_index}", entry.duration_ms)
+        bodies += encode(entry)
+    return timers, bodies
 
 
 async def _all(replies: Sequence[asyncio.Future[T]]) -> list[T]:

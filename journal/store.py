@@ -5,7 +5,10 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
 - **Fenced.** Writes of an attempt name its lease. Where the stored epoch or token differs they raise `FencedError`
   and change nothing.
 - **Repeatable.** The same call twice changes nothing the second time and answers as the first time did. An attempt
-  numbers its writes (`seq` = 1, 2, ...) so that a repeat is told from a new one.
+  numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one that comes late, is told
+  from a new one.
+- **A command is written with its timer.** `append`, `suspend`, `back_off`, `pause` and `release` set the timers of the
+  `Sleep`s among their entries.
 - **An outage is a delay.** A call waits until the store answers; it raises `StoreError` only for what waiting does
   not mend. Cancelling the awaiting task does not take the write back.
 - **Time is the store's.** Deadlines are given as delays; a deadline never falls due early by the store's clock.

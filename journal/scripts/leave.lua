@@ -3,7 +3,8 @@
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] epoch  [3] token  [4] after  [5] seq  [6] status: suspended | backing-off | paused | ready
 --     [7] kind of deadline: retry | wake | ''  [8] delay_ms of it  [9] failures to add  [10] last failure, or ''
---     [11] 1 where it must not leave if there is anything past `after`, then (type, body) each
+--     [11] 1 where it must not leave if there is anything past `after`
+--     [12] count of timers, then (member, delay_ms) each, then (type, body) each
 -- Returns 0 where it left, else {length, entries past `after`}
 -- Errors: FENCED <epoch>, GAP <length>
 local id, status = ARGV[1], ARGV[6]
@@ -13,11 +14,13 @@ if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return 0 end
 local length, after = tonumber(h[3]), tonumber(ARGV[4])
 if after > length then return redis.error_reply('GAP ' .. length) end
 if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
-for i = 12, #ARGV, 2 do
+local timers = tonumber(ARGV[12])
+for i = 13 + 2 * timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
 local now = now_ms()
+for i = 13, 12 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
 -- Without a worker no renewal that comes late takes it up again.
 redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
 if ARGV[9] ~= '0' then redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9]) end

@@ -263,6 +263,30 @@ async def test_a_timer_of_what_is_backing_off_waits_for_the_retry(bench: Bench) 
     assert await sweep_all(bench) == [(lease.invocation_id, 1, "Greeter")]
 
 
+@pytest.mark.parametrize("way", ["back off", "pause", "release", "suspend"])
+async def test_a_timer_that_is_asked_for_while_leaving_fires(bench: Bench, way: str) -> None:
+    """A handler may fail in the very moment in which it asked for a timer; the replay finds it and waits for it."""
+    lease = await admitted(bench)
+    asked = [sleep(0, 5 * MINUTE_MS)]
+    match way:
+        case "back off":
+            await bench.store.back_off(lease, asked, after=1, seq=1, retry_in_ms=0, failure="x")
+        case "pause":
+            await bench.store.pause(lease, asked, after=1, seq=1, failure="x")
+        case "release":
+            await bench.store.release(lease, asked, after=1, seq=1)
+        case _:
+            await bench.store.suspend(lease, asked, after=1, seq=1, wake_in_ms=None)
+    await bench.pass_ms(4 * MINUTE_MS)
+    await sweep_all(bench)
+    assert len(await bench.store.read_journal(lease.invocation_id)) == 2
+    await bench.pass_ms(MINUTE_MS)
+    await sweep_all(bench)
+    last = (await bench.store.read_journal(lease.invocation_id))[-1].entry
+    assert isinstance(last, Completion)
+    assert last.command_index == 0
+
+
 async def test_a_suspension_may_set_its_own_wake_up(bench: Bench) -> None:
     """The wake-up is not early; where something else wakes it first, it does not wake the next attempt."""
     lease = await admitted(bench)
