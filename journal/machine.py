@@ -243,13 +243,24 @@ class Machine:
         """
         if deliver and self._ready and self._ready[0].command_index < self._issued:
             return self._ready.popleft()
-        if self._to_execute:
-            index = self._to_execute.popleft()
-            self._executing.add(index)
+        index = self.next_step()
+        if index is not None:
             return Execute(index, self._failed.get(index))
         if self._executing or self._outbox or self._in_flight:
             return _WAIT
         return Suspend(frozenset(self._awaiting))
+
+    def next_step(self) -> int | None:
+        """The command index of the next step to execute, as `poll` would answer it after all that is `Ready`."""
+        if not self._to_execute:
+            return None
+        index = self._to_execute.popleft()
+        self._executing.add(index)
+        return index
+
+    def failed(self, index: int) -> StepFailed | None:
+        """The last recorded failure of the step at `index`."""
+        return self._failed.get(index)
 
     def check_blocked(self) -> None:
         """To be called when all of the handler waits for commands and `poll` has nothing `Ready`.
@@ -283,7 +294,11 @@ class Machine:
 
     def drain(self, entries_max: int = ENTRIES_PER_APPEND_MAX) -> list[Entry]:
         """What to append now, oldest first. One append at a time: `appended` before the next."""
-        entries, self._outbox = self._outbox[:entries_max], self._outbox[entries_max:]
+        entries = self._outbox
+        if len(entries) > entries_max:
+            entries, self._outbox = entries[:entries_max], entries[entries_max:]
+        else:
+            self._outbox = []
         self._in_flight = len(entries)
         return entries
 

@@ -36,10 +36,10 @@ from .actions import Actions
 from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
 from .departures import Departure, Failing, Losing, Pausing
-from .futures import DurableFuture
+from .futures import DurableFuture, durable_future
 from .journal_writer import JournalWriter
 from .options import RunOptions
-from .scope import STEP
+from .scope import SCOPE, StepInfo
 from .serde import JSON, decode_value
 from .service import Handler
 from .step_runner import StepRunner
@@ -225,7 +225,7 @@ class Attempt:
         except JournalMismatchError as error:
             return self._diverged(error, name)
         self._calls[index] = StepCall(name, action, args, kwargs, options, traits, copy_context())
-        return self._issued(DurableFuture(self, index, name, loop=self.loop))
+        return self._issued(durable_future(self, index, name, loop=self.loop))
 
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
         """Issue a durable timer."""
@@ -242,7 +242,7 @@ class Attempt:
             self._wakes_ms[index] = self.clock.monotonic_ms() + left_ms
             if left_ms <= self.limits.inactivity_ms:
                 self._timers.expect(self.invocation_id, in_ms=left_ms)
-        return self._issued(DurableFuture(self, index, name or "sleep", loop=self.loop))
+        return self._issued(durable_future(self, index, name or "sleep", loop=self.loop))
 
     def check_usable(self, what: str) -> None:
         """Refuse `ctx` where it must not be used.
@@ -251,8 +251,8 @@ class Attempt:
             UsageError: Inside a step.
             asyncio.CancelledError: The attempt has ended.
         """
-        step = STEP.get()
-        if step is not None:
+        step = SCOPE.get()
+        if isinstance(step, StepInfo):
             raise UsageError(
                 f"{what} was called inside the step {step.name!r} of {self.invocation_id}. A step is one opaque "
                 "action: call ctx from the handler, and pass the step what it needs."
@@ -263,7 +263,7 @@ class Attempt:
     def _diverged(self, error: JournalMismatchError, name: str) -> DurableFuture[Any]:
         # Not raised: a handler's own `except Exception` must not hide it.
         self.depart(Pausing(error))
-        return DurableFuture(self, -1, name, loop=self.loop)
+        return durable_future(self, -1, name, loop=self.loop)
 
     def _issued(self, future: DurableFuture[T]) -> DurableFuture[T]:
         self._futures[future.command_index] = future
@@ -276,11 +276,9 @@ class Attempt:
         return future
 
     def _start_steps(self) -> None:
-        while isinstance(step := self.machine.poll(deliver=False), Execute):
-            self._start(step)
-
-    def _start(self, step: Execute) -> None:
-        self.steps.start(step.command_index, self._calls[step.command_index], step.failed)
+        # What `poll(deliver=False)` answers as `Execute`, without making the answer.
+        while (index := self.machine.next_step()) is not None:
+            self.steps.start(index, self._calls[index], self.machine.failed(index))
 
     # Handing out results.
 
@@ -327,8 +325,8 @@ class Attempt:
             match self.machine.poll(deliver=not self._suspension.holding):
                 case Ready() as ready:
                     self._deliver(ready)
-                case Execute() as step:
-                    self._start(step)
+                case Execute(index, failed):
+                    self.steps.start(index, self._calls[index], failed)
                 case Wait():
                     self._check_blocked()
                     if self.steps.backing_off or self._suspension.holding:

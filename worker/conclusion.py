@@ -33,7 +33,7 @@ from .departures import (
     Releasing,
     Suspending,
 )
-from .scope import OWNER
+from .scope import SCOPE
 from .service import decode_argument, encode_result
 from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
 
@@ -90,7 +90,7 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
 
 async def _call(attempt: Attempt) -> Outcome:
     handler = attempt.handler
-    token = OWNER.set(attempt)
+    token = SCOPE.set(attempt)
     try:
         argument = decode_argument(handler, attempt.input.value)
         context = Context(attempt, _request(attempt), seeded_random(attempt.invocation_id))
@@ -102,7 +102,7 @@ async def _call(attempt: Attempt) -> Outcome:
             raise
         return as_failure(terminal)
     finally:
-        OWNER.reset(token)
+        SCOPE.reset(token)
     if len(raw) > attempt.limits.payload_bytes_max:
         raise SerdeError(
             f"The result of {handler.target} has {len(raw)} bytes; at most {attempt.limits.payload_bytes_max} fit into "

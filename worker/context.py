@@ -19,7 +19,7 @@ from perdure.schemas.ids import InvocationId
 from .clock import Clock
 from .futures import DurableFuture
 from .options import RunOptions
-from .scope import STEP
+from .scope import current_step
 from .serde import DEFAULT_SERDE, Serde
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Request:
     @property
     def step_idempotency_key(self) -> str | None:
         """Inside a step: a key of this step that stays the same across its retries; `None` outside of steps."""
-        step = STEP.get()
+        step = current_step()
         return None if step is None else step.idempotency_key
 
 

@@ -26,11 +26,10 @@ class DurableFuture(asyncio.Future[T]):
     Completed by the attempt only, in the order of the journal.
     """
 
-    def __init__(self, attempt: Awaited, command_index: int, name: str, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._attempt = attempt
-        self.command_index = command_index
-        self.name = name
+    # Set by `durable_future`: an __init__ in Python would double what a future costs.
+    _attempt: Awaited
+    command_index: int
+    name: str
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -48,3 +47,14 @@ class DurableFuture(asyncio.Future[T]):
         super().add_done_callback(callback, context=context)
         if not self.done():
             self._attempt.watched()
+
+
+def durable_future(
+    attempt: Awaited, command_index: int, name: str, *, loop: asyncio.AbstractEventLoop
+) -> DurableFuture[Any]:
+    """Make the future of a command."""
+    future: DurableFuture[Any] = DurableFuture(loop=loop)
+    future._attempt = attempt
+    future.command_index = command_index
+    future.name = name
+    return future

@@ -68,6 +68,11 @@ class JournalWriter:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def flush_now(self) -> None:
+        """Append what is pending at once, because nothing else will come up in this turn of the loop."""
+        if not self._scheduled:
+            self._flush()
+
     def fetch_soon(self) -> None:
         """Learn what others appended."""
         self._fetching = True
@@ -91,11 +96,12 @@ class JournalWriter:
         if self._closed or self._in_flight is not None or not (self.machine.pending or self._fetching):
             return
         entries = self.machine.drain()
-        advances = any(not isinstance(entry, StepFailed) for entry in entries)
-        self.progressed = self.progressed or advances
-        resets = advances and self._failures > 0
-        if resets:
-            self._failures = 0
+        resets = False
+        for entry in entries:
+            if type(entry) is not StepFailed:
+                self.progressed = True
+                resets, self._failures = self._failures > 0, 0
+                break
         self._fetching = False
         self._in_flight = entries
         self._store.append(
@@ -122,8 +128,10 @@ class JournalWriter:
     def _receive(self, entries: list[Entry], appended: Appended) -> BaseException | None:
         machine = self.machine
         if appended.tail is None:
-            machine.receive_own(entries)
-            self.learned = self.learned or any(type(entry) is Run for entry in entries)
+            for entry in entries:
+                machine.receive_next(entry)
+                if type(entry) is Run:
+                    self.learned = True
         else:
             machine.receive(appended.tail)
             self.learned = self.learned or any(isinstance(row.entry, Run | Completion) for row in appended.tail)

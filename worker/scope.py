@@ -1,4 +1,4 @@
-"""Which invocation, and which step, the running code belongs to: two context variables and a task factory.
+"""Which invocation or step the running code belongs to: a context variable and a task factory.
 
 The task factory tells an attempt of every task that its handler starts, so that the attempt knows when all of the
 handler is blocked (see `attempt`). Tasks that a step starts are the step's own affair.
@@ -42,13 +42,14 @@ class StepInfo(NamedTuple):
         return step_key(self.invocation_id, self.command_index)
 
 
-OWNER: ContextVar[TaskOwner | None] = ContextVar("perdure_owner", default=None)
-STEP: ContextVar[StepInfo | None] = ContextVar("perdure_step", default=None)
+# In a handler its attempt, in a step the step, elsewhere nothing. One variable, because each step sets it.
+SCOPE: ContextVar[TaskOwner | StepInfo | None] = ContextVar("perdure_scope", default=None)
 
 
 def current_step() -> StepInfo | None:
     """The step that the calling code runs in, in a thread or on the loop; `None` outside of steps."""
-    return STEP.get()
+    scope = SCOPE.get()
+    return scope if isinstance(scope, StepInfo) else None
 
 
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
@@ -68,9 +69,9 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
             )  # type: ignore[assignment]  # a factory may make any future; asyncio makes tasks
         else:
             task = asyncio.Task(coroutine, loop=on, context=context, **rest)
-        owner = OWNER.get() if context is None else context.get(OWNER)
-        if owner is not None:
-            owner.adopt(task)
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        if scope is not None and not isinstance(scope, StepInfo):
+            scope.adopt(task)
         return task
 
     loop.set_task_factory(factory)

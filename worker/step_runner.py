@@ -7,15 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
-from perdure.schemas.entries import Outcome, Run, StepFailed, Success
+from perdure.schemas.entries import Failure, Outcome, Run, StepFailed, Success
 from perdure.schemas.errors import SerdeError
 from perdure.schemas.ids import InvocationId
 
 from .clock import Clock
 from .journal_writer import JournalWriter
-from .scope import OWNER, STEP, StepInfo
+from .scope import SCOPE, StepInfo
 from .serde import encode_readable
-from .steps import Again, AttemptFails, Exhausted, StepCall, as_failure, execute, judge, terminal_cause
+from .steps import Again, AttemptFails, Exhausted, StepCall, as_failure, execute_in_thread, judge, terminal_cause
 
 
 class StepRunner:
@@ -58,11 +58,8 @@ class StepRunner:
 
     def start(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
         """Execute a step in a task of its own, in the context that it was asked for in."""
-        context = call.context
-        context.run(OWNER.set, None)
-        task = self._loop.create_task(self._run(index, call, failed), context=context)
-        self._tasks[index] = task
-        task.add_done_callback(lambda _: self._tasks.pop(index, None))
+        # Made without the loop's task factory: a step's task is not the handler's.
+        self._tasks[index] = asyncio.Task(self._run(index, call, failed), loop=self._loop, context=call.context)
 
     async def executed(self) -> None:
         """Return when no action runs any more; steps that wait for their next execution are left waiting."""
@@ -82,60 +79,72 @@ class StepRunner:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, index: int, call: StepCall, before: StepFailed | None) -> None:
-        if before is not None:
-            # By the clock, but never longer than the policy's own delay: clocks of workers may differ.
-            left_ms = before.at_ms + before.retry_ms - self._clock.now_ms()
-            await self._pause(index, min(left_ms, before.retry_ms))
-        while True:
-            started_ms = self._clock.monotonic_ms()
-            failures = 0 if before is None else before.failures
-            STEP.set(StepInfo(self._invocation_id, call.name, index, failures + 1))
-            outcome: Outcome
-            try:
-                value = await execute(call, self._threads)
-                raw, seen = encode_readable(call.traits.serde, value, what=f"The result of step {call.name!r}")
-                if len(raw) > self._payload_bytes_max:
-                    raise SerdeError(
-                        f"The result of step {call.name!r} has {len(raw)} bytes; at most {self._payload_bytes_max} fit "
-                        "into a journal. Store it elsewhere and return where it is."
-                    )
-            except asyncio.CancelledError:
-                raise
-            except (Exception, SystemExit) as error:
-                verdict = self._verdict(index, call, error, before=before, started_ms=started_ms)
-                if verdict is None:
+    async def _run(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
+        try:
+            if failed is not None:
+                # By the clock, but never longer than the policy's own delay: clocks of workers may differ.
+                left_ms = failed.at_ms + failed.retry_ms - self._clock.now_ms()
+                await self._pause(index, min(left_ms, failed.retry_ms))
+            while (entry := await self._execute(index, call, failed)) is not None:
+                self._writer.machine.propose(entry)
+                if isinstance(entry, Run):
+                    # Where this was the only step, nothing else comes up in this turn.
+                    if len(self._tasks) == 1:
+                        self._writer.flush_now()
+                    else:
+                        self._writer.flush_soon()
                     return
-                if isinstance(verdict, StepFailed):
-                    before = verdict
-                    await self._pause(index, before.retry_ms)
-                    continue
-                outcome = verdict
+                self._writer.flush_soon()
+                failed = entry
+                await self._pause(index, failed.retry_ms)
+        finally:
+            del self._tasks[index]
+
+    async def _execute(self, index: int, call: StepCall, failed: StepFailed | None) -> Run | StepFailed | None:
+        """Execute the action once; what to propose, or `None` where the attempt fails."""
+        started_ms = self._clock.monotonic_ms()
+        execution = 1 if failed is None else failed.failures + 1
+        SCOPE.set(StepInfo(self._invocation_id, call.name, index, execution))
+        outcome: Outcome
+        try:
+            if call.traits.is_async:
+                value = await call.action(*call.args, **call.kwargs)
             else:
-                self.values[index] = seen
-                outcome = Success(raw)
-            spent_ms = int(self._clock.monotonic_ms() - started_ms)
-            self._writer.machine.propose(Run(index, call.name, self._clock.now_ms(), spent_ms, outcome))
-            self._writer.flush_soon()
-            return
+                value = await execute_in_thread(call, self._threads)
+            what = f"The result of step {call.name!r}"
+            raw, self.values[index] = encode_readable(call.traits.serde, value, what=what)
+            if len(raw) > self._payload_bytes_max:
+                raise SerdeError(
+                    f"{what} has {len(raw)} bytes; at most {self._payload_bytes_max} fit into a journal. Store it "
+                    "elsewhere and return where it is."
+                )
+            outcome = Success(raw)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            verdict = self._verdict(index, call, error, failed=failed, started_ms=started_ms)
+            if not isinstance(verdict, Failure):
+                return verdict
+            outcome = verdict
+        spent_ms = int(self._clock.monotonic_ms() - started_ms)
+        return Run(index, call.name, self._clock.now_ms(), spent_ms, outcome)
 
     def _verdict(
-        self, index: int, call: StepCall, error: BaseException, *, before: StepFailed | None, started_ms: float
-    ) -> Outcome | StepFailed | None:
+        self, index: int, call: StepCall, error: BaseException, *, failed: StepFailed | None, started_ms: float
+    ) -> Failure | StepFailed | None:
         terminal = terminal_cause(error)
         if terminal is not None:
             return as_failure(terminal)
         spent_ms = int(self._clock.monotonic_ms() - started_ms)
-        match judge(call, index, error, before=before, spent_ms=spent_ms, at_ms=self._clock.now_ms()):
+        match judge(call, index, error, before=failed, spent_ms=spent_ms, at_ms=self._clock.now_ms()):
             case Exhausted(failure):
                 return failure
             case AttemptFails(cause):
                 self._on_failure(cause, call.name)
                 return None
-            case Again(failed):
-                self._writer.machine.propose(failed)
-                self._writer.flush_soon()
-                return failed
+            case Again(again):
+                return again
 
     async def _pause(self, index: int, delay_ms: float) -> None:
         if delay_ms <= 0:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,17 +52,14 @@ class AttemptFails(NamedTuple):
 Verdict = Exhausted | Again | AttemptFails
 
 
-async def execute(call: StepCall, threads: Executor) -> Any:
-    """Run the action once and return what it returned. Async actions run here, others in a thread.
+async def execute_in_thread(call: StepCall, threads: Executor) -> Any:
+    """Run a sync action once in a thread and return what it returned.
 
-    What a thread returns is awaited here where it can be: a lambda that returns a coroutine works.
+    What it returned is awaited here where it can be: a lambda that returns a coroutine works.
     """
-    action = call.action
-    if call.traits.is_async:
-        return await action(*call.args, **call.kwargs)
     loop = asyncio.get_running_loop()
     # The thread gets a copy of its own, since one context can be entered by one thread at a time.
-    work = partial(call.context.copy().run, _guarded, action, call.args, call.kwargs)
+    work = partial(copy_context().run, _guarded, call.action, call.args, call.kwargs)
     value = await loop.run_in_executor(threads, work)
     return await value if inspect.isawaitable(value) else value
 
