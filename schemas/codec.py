@@ -3,13 +3,13 @@
 An entry is one stream field: its name is the entry's type, its value a JSON object. A payload is always the *last*
 member, `"value":<raw JSON>`, embedded as the author's serde wrote it, or `"base64":"..."` where the bytes are not
 JSON. So a payload is cut out by position and never parsed: the member name `,"value":` cannot occur before it, since
-inside a JSON string its quotes would be escaped and no object stands before it.
+inside a JSON string its quotes would be escaped and no object stands before it. (In a `"failure":{...}`, which stands
+in the payload's place, it can; what holds one is parsed whole.)
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +35,7 @@ from .entries import (
 from .errors import DecodeError
 
 _VALUE = b',"value":'
+_FAILURE = b',"failure":'
 
 
 def is_json(payload: bytes) -> bool:
@@ -69,7 +70,10 @@ def _with_outcome(head: dict[str, Any], outcome: Outcome) -> bytes:
 
 def _cut(body: bytes) -> tuple[dict[str, Any], bytes | None]:
     head, found, raw = body.partition(_VALUE)
-    if found:
+    # A failure stands where the payload would, and its metadata may have a member of any name.
+    if found and _FAILURE not in head:
+        if not raw.endswith(b"}"):
+            raise ValueError("it ends in the middle")
         return orjson.loads(head + b"}"), raw[:-1]
     fields = orjson.loads(body)
     encoded = fields.get("base64")
@@ -186,7 +190,7 @@ def decode(kind: bytes, body: bytes) -> Entry:
         return Unknown(kind.decode("utf-8", "replace"), body)
     try:
         return decoder(*_cut(body))
-    except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DecodeError(
             f"A journal entry of type {kind.decode('utf-8', 'replace')} cannot be read ({error!r}): {body[:200]!r}. "
             "Inspect it with `perdure journal show`; it was edited or damaged."

@@ -1,0 +1,134 @@
+"""Invocation ids: golden values that hold for ever, slots, and what is an id."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import pytest
+
+from perdure.schemas.ids import (
+    PLACES,
+    id_of_idempotency_key,
+    id_of_record,
+    is_invocation_id,
+    new_invocation_id,
+    place_of_object,
+    slot_of,
+    step_key,
+)
+
+
+def test_the_id_of_a_record_never_changes() -> None:
+    """Another derivation would run redelivered records a second time: never edit these values."""
+    assert (
+        id_of_record("Greeter", None, topic="t", partition=0, offset=0, timestamp_ms=0)
+        == "inv_r2huc869llqe96c7leramvge"
+    )
+    orders = partial(id_of_record, topic="orders", partition=3, offset=12345678901, timestamp_ms=1700000000000)
+    assert orders("Greeter", None) == "inv_s40alcfj201bis5bahljfn2c"
+    assert orders("Greeter", "ada") == "inv_eh0alcfj201bis5bahljfn2c"
+
+
+def test_the_id_of_an_idempotency_key_never_changes() -> None:
+    """Another derivation would run a repeated request a second time: never edit these values."""
+    derive = id_of_idempotency_key
+    assert derive("Greeter", "greet", None, idempotency_key="k1") == "inv_g5qsttsjns5l2v28340bk1o3"
+    assert derive("Greeter", "greet", "", idempotency_key="k1") == "inv_ib3g65hrlchj0s7047iotg8u"
+    assert derive("Greeter", "greet", "ada", idempotency_key="k1") == "inv_ehguqjte4b4vhkmapcce6utq"
+    assert derive("Greeter", "greet", "ada", idempotency_key="\ud800") == "inv_eh4dgo6q1eo4luus1h8d104e"
+
+
+def test_the_place_of_an_object_never_changes() -> None:
+    """State and locks of an object are found by it: never edit these values."""
+    places = [place_of_object(*of) for of in (("Greeter", "ada"), ("Gréêter", "ключ"), ("a", "bc"), ("ab", "c"))]
+    assert places == [465, 516, 595, 754]
+
+
+def test_a_fresh_id_follows_from_its_entropy() -> None:
+    """A simulation with one seed makes the same ids again; two fresh ones differ."""
+    entropy = random.Random(7)
+    assert new_invocation_id("Greeter", None, entropy) == "inv_uisb9piish6qfshn1mf2c3h7"
+    assert new_invocation_id("Greeter", "ada", entropy) == "inv_ehlp0bs927k1g67op6elqnco"
+
+
+def test_each_part_counts() -> None:
+    """A change of any part of a record's place, or of a request's address, makes another id."""
+    places = [("t", 1, 1, 1), ("u", 1, 1, 1), ("t", 2, 1, 1), ("t", 1, 2, 1), ("t", 1, 1, 2)]
+    ids = {
+        id_of_record("S", None, topic=topic, partition=partition, offset=offset, timestamp_ms=at)
+        for topic, partition, offset, at in places
+    }
+    assert len(ids) == 5
+    requests = {
+        id_of_idempotency_key(service, handler, key, idempotency_key=name)
+        for service, handler, key, name in [
+            ("S", "h", None, "x"),
+            ("S2", "h", None, "x"),
+            ("S", "h2", None, "x"),
+            ("S", "h", "", "x"),
+            ("S", "h", "k", "x"),
+            ("S", "h", None, "y"),
+            ("Sh", "", None, "x"),
+            ("S", "h", "x", ""),
+        ]
+    }
+    assert len(requests) == 8
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 64, PLACES])
+def test_an_invocation_of_an_object_is_in_the_objects_slot(slots: int) -> None:
+    """Whatever its id is derived from: one slot, so that one script may touch both."""
+    slot = place_of_object("Cart", "ada") % slots
+    entropy = random.Random(1)
+    assert slot_of(new_invocation_id("Cart", "ada", entropy), slots) == slot
+    assert slot_of(id_of_idempotency_key("Cart", "add", "ada", idempotency_key="x"), slots) == slot
+    assert slot_of(id_of_record("Cart", "ada", topic="t", partition=1, offset=2, timestamp_ms=3), slots) == slot
+
+
+def test_ids_without_a_key_spread_over_all_slots() -> None:
+    """No slot is left out or crowded."""
+    entropy = random.Random(2)
+    counts = [0] * 64
+    for _ in range(6400):
+        counts[slot_of(new_invocation_id("S", None, entropy), 64)] += 1
+    assert min(counts) > 50
+    assert max(counts) < 160
+
+
+def test_the_slot_is_readable_from_the_id() -> None:
+    """The two characters after the prefix are the place, base 32."""
+    assert slot_of("inv_00" + "0" * 22, PLACES) == 0
+    assert slot_of("inv_10" + "0" * 22, PLACES) == 32
+    assert slot_of("inv_vv" + "0" * 22, PLACES) == 1023
+    assert slot_of("inv_vv" + "0" * 22, 64) == 63
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "inv_",
+        "inv_" + "0" * 23,
+        "inv_" + "0" * 25,
+        "inv_" + "w" * 24,
+        "inv_" + "A" * 24,
+        "INV_" + "0" * 24,
+        "inv_" + "0" * 24 + "\n",
+        "inv_" + "\u0660" * 24,
+    ],
+)
+def test_what_is_no_id(text: str) -> None:
+    """Length, alphabet and prefix are exact; a newline at the end is seen."""
+    assert not is_invocation_id(text)
+
+
+def test_what_is_made_here_is_an_id() -> None:
+    """Fresh and derived ones."""
+    assert is_invocation_id(new_invocation_id("S", None, random.Random(3)))
+    assert is_invocation_id(id_of_record("S", "k", topic="t", partition=0, offset=0, timestamp_ms=0))
+
+
+def test_a_steps_key_is_its_place() -> None:
+    """The same in every attempt, other for every step."""
+    assert step_key("inv_x", 3) == "inv_x:3"
