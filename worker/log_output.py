@@ -18,6 +18,8 @@ def configure_logging(level: str, form: Literal["text", "json"], *, stream: Text
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # aiokafka tells at INFO what is DEBUG to everybody else.
+    logging.getLogger("aiokafka").setLevel(logging.WARNING if level == "INFO" else level)
 
 
 class TextFormatter(logging.Formatter):
