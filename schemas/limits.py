@@ -29,6 +29,9 @@ ENTRIES_PER_APPEND_MAX: Final = 500
 FAILURE_CHARACTERS_MAX: Final = 8_000
 """A failure's message or stack in the journal; the rest is cut, and the text says so."""
 
+REASON_CHARACTERS_MAX: Final = 1_000
+"""Why a record went to the dead letters: it travels in one of its headers, and may quote what the record holds."""
+
 WAITERS_MAX: Final = 1_000
 """Channels that wait for one outcome; later ones are told to ask again."""
 

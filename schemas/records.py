@@ -6,7 +6,7 @@ Producible by hand: an invocation is one JSON object, `{"handler": "add", "argum
 from __future__ import annotations
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -17,10 +17,15 @@ from .codec import is_json
 from .entries import Failure, Outcome, Success
 from .errors import DecodeError
 from .ids import InvocationId, is_invocation_id
-from .limits import KEY_LENGTH_MAX, NAME_LENGTH_MAX
+from .limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX, REASON_CHARACTERS_MAX, shorten
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LENGTH_MAX)]
 _Key = Annotated[str, StringConstraints(min_length=1, max_length=KEY_LENGTH_MAX)]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_JSON_NAMES: dict[type, str] = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
 class Invocation(BaseModel):
@@ -47,8 +52,8 @@ class Invocation(BaseModel):
     idempotency_key: _Key | None = None
     not_before: datetime | None = None
     reply_to: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
-    waiter: Annotated[str, StringConstraints(max_length=NAME_LENGTH_MAX)] | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    waiter: Annotated[str, StringConstraints(pattern=rf"^\S{{1,{NAME_LENGTH_MAX}}}$")] | None = None
+    headers: dict[str, str] = Field(default_factory=dict, max_length=HEADERS_MAX)
 
     @model_validator(mode="after")
     def _check(self) -> Invocation:
@@ -70,8 +75,8 @@ class Invocation(BaseModel):
         return pydantic_core.to_json(self.argument)
 
     def not_before_ms(self) -> int:
-        """`not_before` in milliseconds since the epoch; 0 where there is none."""
-        return 0 if self.not_before is None else int(self.not_before.timestamp() * 1000)
+        """`not_before` in milliseconds since the epoch, rounded up: never early; 0 where there is none."""
+        return 0 if self.not_before is None else -(-(self.not_before - _EPOCH) // _MILLISECOND)
 
 
 def decode_invocation(value: bytes) -> Invocation:
@@ -85,12 +90,17 @@ def decode_invocation(value: bytes) -> Invocation:
     except ValueError as error:
         raise DecodeError(f"The value is not JSON: {error}.") from error
     if not isinstance(fields, dict):
-        raise DecodeError(f"The value is JSON, but a {type(fields).__name__} and not an object with a handler.")
+        found = _JSON_NAMES.get(type(fields), "a number")
+        raise DecodeError(f"The value is JSON, but {found} and not an object with a handler.")
     try:
-        return Invocation.model_validate(fields)
+        invocation = Invocation.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'envelope'}: {e['msg']}" for e in error.errors())
-        raise DecodeError(f"The value is not an invocation: {problems}.") from error
+        raise DecodeError(f"The value is not an invocation: {shorten(problems, REASON_CHARACTERS_MAX)}.") from error
+    # A number beyond what a float holds is read as infinity, which is no JSON any more.
+    if b"Infinity" in (payload := invocation.payload()) and not is_json(payload):
+        raise DecodeError("The value is not an invocation: argument: it holds a number that is too large for a float.")
+    return invocation
 
 
 class Resume(NamedTuple):
