@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import aiokafka
 import aiokafka.errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.protocol.admin import CreateTopicsRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -91,6 +92,11 @@ class Consumer:
     def held(self) -> list[Partition]:
         """The partitions that are assigned now, sorted."""
         return [Partition(*tp) for tp in sorted(self._client.assignment())]
+
+    def rewind(self, partitions: Iterable[Partition]) -> None:
+        """Fetch these held partitions from offset 0 on, whatever is committed."""
+        for partition in partitions:
+            self._client.seek(aiokafka.TopicPartition(*partition), 0)
 
     async def take(
         self, *, records_max: int, wait_ms: int = 0, topics: Iterable[str] | None = None, only: Partition | None = None
@@ -263,8 +269,16 @@ class Admin:
         Raises:
             BrokerError: Nothing answered.
         """
-        async with _translated("reach Kafka", self._config.probe_timeout_ms):
-            await self._client.bootstrap()
+        async with _translated(f"reach Kafka at {self._config.bootstrap_servers}", self._config.probe_timeout_ms):
+            try:
+                await self._client.bootstrap()
+            except kafka_errors.KafkaConnectionError:
+                # It logged why, and tells only that: ask one of the servers again, for the reason.
+                host, port, _ = self._client.hosts[0]
+                settings = _connection(self._config, request_timeout_ms=self._config.probe_timeout_ms)
+                del settings["bootstrap_servers"], settings["metadata_max_age_ms"]
+                (await create_conn(host, port, **settings)).close()
+                raise
 
     async def describe(self, topics: Sequence[str]) -> ClusterView:
         """Ask a broker which of `topics` exist.

@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from perdure.schemas.errors import BrokerError, RecordTooLargeError
+from perdure.schemas.errors import BrokerError, PerdureError, RecordTooLargeError, SettingsError
 
 from .broker import AssignmentListener, Outgoing, Partition, Record
 from .clock import Clock
 from .kafka import Admin, ClusterView, Producer
 from .kafka_config import MANUAL, KafkaConfig, KafkaHealth
 from .kafka_reader import Reader
+from .kafka_tls import tls_context
 from .log_filter import without_repeats
 from .topics import TopicPlan
 
@@ -75,6 +76,7 @@ class KafkaBroker:
         self._down_since_ms: float | None = None
         self._problem: str | None = "Kafka has not answered yet."
         self._careful = False
+        self._emptied: set[str] = set()
         self._restart_not_before_ms = 0.0
         self._restart_delay_ms = RESTART_DELAY_MS_MIN
         self._consumer_restarts = 0
@@ -86,6 +88,13 @@ class KafkaBroker:
         self._listener = listener
 
     async def __aenter__(self) -> Self:
+        """Start the keeper.
+
+        Raises:
+            SettingsError: The TLS files cannot be used.
+        """
+        if self._config.security.protocol.endswith("SSL"):
+            tls_context(self._config.security)
         self._resources.enter_context(without_repeats("aiokafka", self._clock))
         self._keeper = asyncio.create_task(self._keep(), name="perdure-kafka-keeper")
         return self
@@ -124,7 +133,8 @@ class KafkaBroker:
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """As `Broker.commit`. Offsets of partitions that are not held any more are left out."""
-        if self._reader is None:
+        if self._reader is None or self._down_since_ms is not None:
+            # Nothing is tried blindly during an outage: the broker that comes back may have lost the topics.
             raise BrokerError(self._unavailable("commit offsets"))
         await self._reader.commit(offsets)
 
@@ -167,7 +177,8 @@ class KafkaBroker:
         while not self._leaving:
             try:
                 await self._look_after_all()
-            except BrokerError as error:
+            except (BrokerError, SettingsError) as error:
+                # A TLS file may be missing while certificates are renewed.
                 self._down(error)
                 await self._forget_admin()
             except Exception:
@@ -188,9 +199,9 @@ class KafkaBroker:
         view, created = await self._look_at_topics()
         self._up()
         await self._look_after_producer()
-        if self._reader is not None and not set(created).isdisjoint(self._topics):
-            # The offsets of the lost topics mean nothing in the new ones, and yet may exist in them.
-            self._reader.condemned = f"the topics {', '.join(created)} were created anew"
+        if created and self._reader is not None:
+            self._emptied |= set(created)
+            self._reader.retire(f"the topics {', '.join(created)} were created anew")
         await self._look_after_reader(view)
 
     async def _look_at_topics(self) -> tuple[ClusterView, list[str]]:
@@ -242,11 +253,11 @@ class KafkaBroker:
             return
         trouble = reader.trouble()
         if trouble:
-            await self._replace_reader(trouble, view)
+            await self._replace_reader(reader, trouble, view)
         elif self._config.assignment == MANUAL and (wanted := self._all_partitions(view)) != list(reader.held):
             await reader.take_over(wanted)
 
-    async def _replace_reader(self, reason: str, view: ClusterView) -> None:
+    async def _replace_reader(self, reader: Reader, reason: str, view: ClusterView) -> None:
         now_ms = self._clock.monotonic_ms()
         self._problem = f"The Kafka consumer must be replaced: {reason}."
         if now_ms < self._restart_not_before_ms:
@@ -256,29 +267,37 @@ class KafkaBroker:
         self._restart_not_before_ms = now_ms + self._restart_delay_ms
         self._restart_delay_ms = min(2 * self._restart_delay_ms, RESTART_DELAY_MS_MAX)
         logger.warning("the Kafka consumer is replaced: %s", reason)
-        reader, self._reader = self._reader, None
-        self._reader_started.clear()
         self._consumer_restarts += 1
-        if reader is not None:
-            self._careful = self._careful or reader.unreadable
-            await reader.close()
+        self._careful = self._careful or reader.unreadable
+        # It stays known until then: the listener commits through it for the last time.
+        await reader.close()
+        self._reader = None
+        self._reader_started.clear()
         await self._start_reader(view)
 
     async def _start_reader(self, view: ClusterView) -> None:
-        reader = Reader(self._config, self._topics, listener=self._listener, clock=self._clock, careful=self._careful)
+        reader = Reader(
+            self._config,
+            self._topics,
+            listener=self._listener,
+            clock=self._clock,
+            emptied=frozenset(self._emptied),
+            careful=self._careful,
+        )
         try:
             await reader.start(self._all_partitions(view))
         except BaseException:
             await reader.close()
             raise
         self._reader = reader
+        self._emptied.clear()
         self._problem = None
         self._reader_started.set()
 
     def _all_partitions(self, view: ClusterView) -> list[Partition]:
         return [Partition(t, number) for t in sorted(self._topics) for number in range(view.topics.get(t, 0))]
 
-    def _down(self, error: BrokerError) -> None:
+    def _down(self, error: PerdureError) -> None:
         self._problem = str(error)
         if self._down_since_ms is None:
             self._down_since_ms = self._clock.monotonic_ms()
@@ -298,7 +317,7 @@ class KafkaBroker:
         if manual or lasted_ms >= self._config.session_timeout_ms:
             # The group has buried this member by now, or there is no group that would have us read the committed
             # offsets again; a broker without a disk may even have lost them.
-            self._reader.condemned = "an outage is over"
+            self._reader.retire("an outage is over")
 
     async def _forget_admin(self) -> None:
         """Connect anew next time: all brokers may have moved."""

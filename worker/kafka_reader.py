@@ -44,6 +44,8 @@ class Reader:
         topics: What to consume.
         listener: Told of partitions; an error or a timeout of it is logged and does not stop the rebalance.
         clock: For watching over itself.
+        emptied: Topics that were created anew just now: what is committed for them may be an offset of their lost
+            namesakes, so that the first assignment begins at their first record.
         careful: Read partition by partition, because a predecessor met records that cannot be decoded: aiokafka forgets
             what it drained of other partitions when one of them raises.
     """
@@ -55,6 +57,7 @@ class Reader:
         *,
         listener: AssignmentListener | None,
         clock: Clock,
+        emptied: frozenset[str],
         careful: bool,
     ) -> None:
         self.unreadable = careful
@@ -64,7 +67,9 @@ class Reader:
         self._topics = topics
         self._listener = listener
         self._clock = clock
+        self._emptied = emptied
         self._careful = careful
+        self._void = False
         self._consumer = Consumer(config, revoked=self._revoked, assigned=self._assigned)
         self._settled = asyncio.Event()
         self._revoking = False
@@ -135,12 +140,22 @@ class Reader:
             # A commit that crosses a JoinGroup makes aiokafka forget its membership (its issues 575, 727).
             if not (self.settled or self._revoking):
                 raise BrokerError("Offsets cannot be committed while the group rebalances: commit again afterwards.")
+            if self._void:
+                return
             try:
                 await self._consumer.commit(offsets)
             except BrokerError as error:
                 self._failed("committing", error)
                 raise
             self._failing.pop("committing", None)
+
+    def retire(self, reason: str) -> None:
+        """Have it replaced, and commit nothing more: its offsets may not be those of the topics that are there now.
+
+        A broker without a disk loses topics. An offset of a lost one, committed for its namesake, would skip records.
+        """
+        self._void = True
+        self._condemn(reason)
 
     def trouble(self) -> str | None:
         """Return why this reader should be replaced while the brokers answer others, or `None`."""
@@ -260,6 +275,9 @@ class Reader:
             return
         if partitions and self._listener is not None:
             await self._told(self._listener.assigned(partitions), "assigned")
+        if self._emptied:
+            self._consumer.rewind(partition for partition in partitions if partition.topic in self._emptied)
+            self._emptied = frozenset()
         self.held = tuple(partitions)
         self._unsettled_since_ms = None
         self._fetched = (self._fetched[0], self._clock.monotonic_ms())

@@ -133,18 +133,24 @@ async def test_a_topic_that_appears_later(bootstrap_servers: str, namespace: str
 
 
 @pytest.mark.parametrize("assignment", ["group", "manual"])
-async def test_a_consumer_that_died_is_replaced(bootstrap_servers: str, namespace: str, assignment: str) -> None:
-    """A consumer whose tasks ended of an unexpected error makes way for another, which starts at the commit."""
+async def test_a_consumer_that_died_is_replaced(
+    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture, assignment: str
+) -> None:
+    """A consumer whose tasks ended of an unexpected error commits, and makes way for one that starts there."""
     plan = topic_plan(f"{namespace}.S")
     member = Member(quick_config(bootstrap_servers, namespace, assignment=assignment), plan)
     async with member.broker:
         await wait_until(lambda: member.broker.health().ok)
         reader = member.broker._reader
         assert reader is not None
+        await member.broker.produce(values(plan.name, [0]))
+        await _step_until(member, lambda: 0 in numbers(member.seen))
         reader._consumer._client._fetcher._fetch_task.cancel()
         await wait_until(lambda: member.broker.health().consumer_restarts == 1 and member.broker.health().ok)
         await member.broker.produce(values(plan.name, [1]))
         await _step_until(member, lambda: 1 in numbers(member.seen))
+    assert numbers(member.seen) == [0, 1]
+    assert "the listener failed" not in caplog.text
 
 
 async def test_a_producer_that_died_is_replaced(bootstrap_servers: str, namespace: str) -> None:
