@@ -84,6 +84,12 @@ class Timers:
         except TimeoutError:
             pass
 
+    def _next_look_ms(self, next_in_ms: int | None) -> float:
+        now_ms = self._clock.monotonic_ms()
+        # Idle slots are looked at at the same moments, so that their scripts leave in one write.
+        idle_ms = (now_ms // IDLE_SWEEP_MS + 1) * IDLE_SWEEP_MS
+        return idle_ms if next_in_ms is None else min(now_ms + next_in_ms + EARLY_MS, idle_ms)
+
     async def _sweep(self, slots: Sequence[int]) -> None:
         # All are on their way before the first is awaited: one round trip.
         sweeps: list[Awaitable[Swept]] = [self._store.sweep(slot) for slot in slots]
@@ -93,9 +99,8 @@ class Timers:
             except PerdureError as error:
                 # One damaged slot must not stop the others; it is looked at again at the usual pace.
                 logger.error("slot %d could not be swept, it is tried again: %s", slot, error)
-                self._next_ms[slot] = self._clock.monotonic_ms() + IDLE_SWEEP_MS
+                self._next_ms[slot] = self._next_look_ms(None)
                 continue
-            wait_ms = IDLE_SWEEP_MS if swept.next_in_ms is None else min(swept.next_in_ms + EARLY_MS, IDLE_SWEEP_MS)
-            self._next_ms[slot] = self._clock.monotonic_ms() + wait_ms
+            self._next_ms[slot] = self._next_look_ms(swept.next_in_ms)
             if swept.due:
                 self._on_due(swept.due)
