@@ -262,6 +262,11 @@ class Machine:
         """The last recorded failure of the step at `index`."""
         return self._failed.get(index)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether `poll(deliver=False)` would answer `Suspend`; asking starts nothing."""
+        return not (self._to_execute or self._executing or self._outbox or self._in_flight)
+
     def check_blocked(self) -> None:
         """To be called when all of the handler waits for commands and `poll` has nothing `Ready`.
 

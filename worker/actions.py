@@ -40,6 +40,9 @@ class Actions:
         """
         if type(action) is not FunctionType or options.serde is not DEFAULT_SERDE or options.type_hint is not None:
             return _traits(action, options)
+        if action.__dict__:
+            # Such as what functools.wraps leaves: all that one decorator wraps has the decorator's code.
+            return _traits(action, options)
         place = (action.__code__, action.__annotations__.get("return"))
         try:
             known = self._known.get(place)

@@ -11,9 +11,9 @@ the store answers --> machine.receive --> pump
 **When results are handed out.** The machine's contract wants the handler blocked before each `Ready`. While the handler
 is a single task, it is blocked exactly when it awaits one of our futures (`_awaited`): results go out at once, without
 a turn of the loop, which is what makes replay fast. When it has tasks of its own, or waits through asyncio
-(`gather`, `wait`), `_settle` hands out one result at a time, whenever all its tasks were seen blocked in two
-consecutive turns: a chain of asyncio's own callbacks shows either a done waiter or a runnable task in every turn but
-one.
+(`gather`, `wait`), `_settle` hands out one result at a time, whenever all its tasks were seen blocked in several
+consecutive turns: a callback of asyncio's takes a turn to run, and one that ends in another (a gather of gathers, a
+`wait_for` of a shielded task) takes as many as there are links until a task has a done waiter.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from typing import Any, TypeVar
 
 from perdure.journal.machine import Execute, Machine, Ready, Suspend, Wait
 from perdure.journal.store import Claim, Store
-from perdure.schemas.entries import Failure, Input, Success
-from perdure.schemas.errors import JournalMismatchError, PerdureError, UsageError
+from perdure.schemas.entries import Input, Success
+from perdure.schemas.errors import JournalMismatchError, UsageError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import NAME_LENGTH_MAX
 
 from .actions import Actions
 from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
-from .departures import Departure, Failing, Losing, Pausing
-from .futures import DurableFuture, durable_future
+from .departures import Departure, Failing, Losing, Pausing, Releasing
+from .futures import DurableFuture, complete, durable_future
 from .journal_writer import JournalWriter
 from .options import RunOptions
-from .scope import SCOPE, StepInfo
-from .serde import JSON, decode_value
+from .scope import SCOPE, StepInfo, is_blocked
+from .serde import JSON
 from .service import Handler
 from .step_runner import StepRunner
 from .steps import StepCall
@@ -48,8 +48,9 @@ from .suspension import Suspension
 
 T = TypeVar("T")
 
-CALM_TURNS = 2
-"""Turns of the loop in which all of the handler must be seen blocked; see the module's proof."""
+CALM_TURNS = 6
+"""Turns of the loop in which all of the handler must be seen blocked: futures and tasks may be wrapped five deep, each
+level without a task of its own. A turn costs some 2 µs."""
 
 
 class Attempt:
@@ -105,6 +106,8 @@ class Attempt:
         self._task: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._ended = False
+        self._concluding = False
         self._calls: dict[int, StepCall] = {}
         self._futures: dict[int, DurableFuture[Any]] = {}
         self._wakes_ms: dict[int, float] = {}
@@ -136,8 +139,6 @@ class Attempt:
         assert isinstance(entry, Input), "the first entry of a journal is its input"
         return entry
 
-    # Beginning and end.
-
     def begin(self) -> None:
         """Take the calling task for the handler's and the claim's entries for the journal.
 
@@ -149,9 +150,14 @@ class Attempt:
 
     def depart(self, departure: Departure) -> None:
         """End the handler early, by cancelling its tasks; the first reason counts."""
-        if self.departure is not None or self._closed:
+        if self._closed or self._concluding:
             return
-        self.departure = departure
+        if self.departure is not None:
+            if isinstance(self.departure, Failing) and isinstance(departure, Releasing | Losing):
+                # It still waits for the results of other steps, which can be waited for no longer.
+                self.steps.cut()
+            return
+        self.depart_quietly(departure)
         for task in (self._task, *self._tasks):
             if task is not None:
                 task.cancel()
@@ -160,6 +166,18 @@ class Attempt:
         """The handler has ended by itself, and this is why; the first reason counts."""
         if self.departure is None:
             self.departure = departure
+            self._suspension.stop()
+
+    def end_handler(self) -> None:
+        """The handler returned or raised: tasks that it left behind end here, at the same place in every replay."""
+        self._ended = True
+        for task in self._tasks:
+            task.cancel()
+
+    def conclude(self) -> None:
+        """What became of the attempt is about to be recorded; nothing ends it early any more."""
+        self._concluding = True
+        self._suspension.stop()
 
     def poke(self, length: int) -> None:
         """The journal is said to have that many entries: learn those that are not known here."""
@@ -178,12 +196,12 @@ class Attempt:
         return not busy and not self.writer.busy and not self.machine.deliverable and self._blocked()
 
     async def finish_steps(self) -> None:
-        """Return when every step that was asked for has its result in the journal."""
-        while True:
+        """Return when every step that was asked for has its result in the journal, or the attempt departs."""
+        while self.departure is None:
             self._start_steps()
             await self.steps.all_done()
             await self.writer.quiet()
-            if self.departure is not None or not (self.machine.executing or self.writer.busy):
+            if not (self.machine.executing or self.writer.busy):
                 return
 
     async def close(self) -> None:
@@ -194,7 +212,9 @@ class Attempt:
         await self.steps.stop()
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
-            task.cancel()
+            # Once is enough: a second cancellation would interrupt what the first one has it tidy up.
+            if not task.cancelling():
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
@@ -202,8 +222,6 @@ class Attempt:
     def unfired(self) -> list[int]:
         """Command indices of timers that have not fired."""
         return sorted(self.machine.awaiting)
-
-    # What the context asks for.
 
     def run_step(
         self,
@@ -230,6 +248,8 @@ class Attempt:
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
         """Issue a durable timer."""
         self.check_usable("ctx.sleep")
+        if not isinstance(delta, timedelta):
+            raise UsageError(f"ctx.sleep takes a timedelta, not {delta!r:.200}.")
         now_ms, duration_ms = self.clock.now_ms(), max(0, -(-delta // timedelta(milliseconds=1)))
         try:
             index = self.machine.issue_sleep(name, at_ms=now_ms, duration_ms=duration_ms)
@@ -257,7 +277,7 @@ class Attempt:
                 f"{what} was called inside the step {step.name!r} of {self.invocation_id}. A step is one opaque "
                 "action: call ctx from the handler, and pass the step what it needs."
             )
-        if self._closed or self.departure is not None:
+        if self._closed or self._ended or self.departure is not None:
             raise asyncio.CancelledError(f"the attempt of {self.invocation_id} has ended")
 
     def _diverged(self, error: JournalMismatchError, name: str) -> DurableFuture[Any]:
@@ -279,8 +299,6 @@ class Attempt:
         # What `poll(deliver=False)` answers as `Execute`, without making the answer.
         while (index := self.machine.next_step()) is not None:
             self.steps.start(index, self._calls[index], self.machine.failed(index))
-
-    # Handing out results.
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started a task of its own."""
@@ -306,17 +324,11 @@ class Attempt:
             return
         self._suspension.reset()
         if self.machine.length > self.limits.journal_entries_max:
-            self.depart(Pausing(self._too_long()))
+            self.depart(Pausing(self.limits.too_long(self.invocation_id, self.machine.length)))
         elif self._tasks or self._awaited is None or self._awaited.done():
             self._settle_soon()
         else:
             self._pump()
-
-    def _too_long(self) -> UsageError:
-        return UsageError(
-            f"The journal of {self.invocation_id} has {self.machine.length} entries; {self.limits.journal_entries_max} "
-            "are allowed, since each attempt replays them all. Split the work into several invocations."
-        )
 
     def _pump(self) -> None:
         # The handler is one task, and blocked on `_awaited`.
@@ -370,29 +382,17 @@ class Attempt:
         self._settle_soon()
 
     def _blocked(self) -> bool:
-        for task in (self._task, *self._tasks):
-            if task is not None and not task.done():
-                # The one thing asyncio knows about a blocked task and has no public name for.
-                waiter = getattr(task, "_fut_waiter", None)
-                if waiter is None or waiter.done():
-                    return False
-        return True
+        return self._task is not None and is_blocked(self._task) and all(map(is_blocked, self._tasks))
 
     def _deliver(self, ready: Ready) -> None:
         index = ready.command_index
         future, call = self._futures.pop(index), self._calls.pop(index, None)
         self._wakes_ms.pop(index, None)
-        if future.done():
-            return
-        match ready.outcome:
-            case Failure() as failure:
-                future.set_exception(failure.to_error())
-            case Success(raw):
-                if index in self.steps.values:
-                    future.set_result(self.steps.values.pop(index))
-                    return
-                serde = JSON if call is None else call.traits.serde
-                try:
-                    future.set_result(decode_value(serde, raw, what=f"The recorded result of step {future.name!r}"))
-                except PerdureError as error:
-                    future.set_exception(error)
+        if index in self.steps.values:
+            # Read back already, when it was executed here.
+            value = self.steps.values.pop(index)
+            if isinstance(ready.outcome, Success) and not future.done():
+                future.set_result(value)
+                return
+        if not future.done():
+            complete(future, ready.outcome, JSON if call is None else call.traits.serde)

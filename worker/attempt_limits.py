@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
 
@@ -39,3 +40,10 @@ class AttemptLimits:
     always_replay: bool = False
     journal_entries_max: int = JOURNAL_ENTRIES_MAX
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
+
+    def too_long(self, invocation_id: InvocationId, length: int) -> UsageError:
+        """What pauses an invocation whose journal has more entries than it may have."""
+        return UsageError(
+            f"The journal of {invocation_id} has {length} entries; {self.journal_entries_max} are allowed, since each "
+            "attempt replays them all. Split the work into several invocations."
+        )

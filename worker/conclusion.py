@@ -66,7 +66,10 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
     try:
         attempt.begin()
         _refuse_if_exhausted(attempt)
-        outcome = await _call(attempt)
+        try:
+            outcome = await _call(attempt)
+        finally:
+            attempt.end_handler()
         await attempt.finish_steps()
         if attempt.departure is None:
             attempt.machine.finish()
@@ -83,7 +86,10 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
             attempt.depart_quietly(Failing(error))
     except (JournalMismatchError, DecodeError, _ExhaustedError) as error:
         attempt.depart_quietly(Pausing(error))
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        # Whatever a handler raises ends its attempt and never the worker.
         attempt.depart_quietly(Failing(error))
     return None
 
@@ -93,7 +99,7 @@ async def _call(attempt: Attempt) -> Outcome:
     token = SCOPE.set(attempt)
     try:
         argument = decode_argument(handler, attempt.input.value)
-        context = Context(attempt, _request(attempt), seeded_random(attempt.invocation_id))
+        context = Context(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
         value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
         raw = encode_result(handler, value)
     except (Exception, SystemExit) as error:
@@ -137,6 +143,7 @@ def _refuse_if_exhausted(attempt: Attempt) -> None:
 
 
 async def _record(attempt: Attempt, outcome: Outcome | None) -> AttemptEnd:
+    attempt.conclude()
     match attempt.departure:
         case None:
             assert outcome is not None, "without a departure there is an outcome"

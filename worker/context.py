@@ -85,25 +85,33 @@ class Context:
     first is what the journal says, in every replay. Using a context inside a step raises `UsageError`.
     """
 
-    def __init__(self, driver: Driver, request: Request, seeded: random.Random) -> None:
+    def __init__(
+        self, driver: Driver, request: Callable[[], Request], seeded_random: Callable[[], random.Random]
+    ) -> None:
         self._driver = driver
-        self._request = request
-        # Seeded by the invocation: the same numbers in every attempt, without an entry.
-        self._random = seeded
+        # Both are made when they are first asked for: most handlers ask for neither.
+        self._make_request = request
+        self._make_random = seeded_random
+        self._request: Request | None = None
+        self._random: random.Random | None = None
 
     def request(self) -> Request:
         """What the invocation was asked with. May be called inside a step."""
+        if self._request is None:
+            self._request = self._make_request()
         return self._request
 
     def random(self) -> random.Random:
         """Random numbers that are the same in every replay while they are drawn in the same order. Not for secrets."""
         self._driver.check_usable("ctx.random")
+        if self._random is None:
+            # Seeded by the invocation: the same numbers in every attempt, without an entry.
+            self._random = self._make_random()
         return self._random
 
     def uuid(self) -> uuid.UUID:
         """A version 4 UUID that is the same in every replay; stable as long as the order of calls is."""
-        self._driver.check_usable("ctx.uuid")
-        return uuid.UUID(int=self._random.getrandbits(128), version=4)
+        return uuid.UUID(int=self.random().getrandbits(128), version=4)
 
     def time(self) -> DurableFuture[float]:
         """Seconds since the epoch, read once and recorded."""
@@ -122,16 +130,40 @@ class Context:
         """
         return self._driver.sleep(name or "", delta)
 
+    @overload
     def run(
         self,
         name: str,
-        action: Callable[..., Awaitable[T]] | Callable[..., T],
-        serde: Serde[T] = DEFAULT_SERDE,
+        action: Callable[..., Awaitable[T]],
+        serde: Serde[T] = ...,
+        max_attempts: int | None = ...,
+        max_retry_duration: timedelta | None = ...,
+        type_hint: Any = ...,
+        args: tuple[Any, ...] | None = ...,
+    ) -> DurableFuture[T]: ...
+
+    @overload
+    def run(
+        self,
+        name: str,
+        action: Callable[..., T],
+        serde: Serde[T] = ...,
+        max_attempts: int | None = ...,
+        max_retry_duration: timedelta | None = ...,
+        type_hint: Any = ...,
+        args: tuple[Any, ...] | None = ...,
+    ) -> DurableFuture[T]: ...
+
+    def run(
+        self,
+        name: str,
+        action: Callable[..., Any],
+        serde: Serde[Any] = DEFAULT_SERDE,
         max_attempts: int | None = None,
         max_retry_duration: timedelta | None = None,
         type_hint: Any = None,
         args: tuple[Any, ...] | None = None,
-    ) -> DurableFuture[T]:
+    ) -> DurableFuture[Any]:
         """Execute a step: once its result is recorded, it is never executed again.
 
         Async actions run on the loop, others in a thread with the context variables of this moment. The step starts at
@@ -151,7 +183,7 @@ class Context:
             DefinitionError: An option is out of its bounds.
         """
         if serde is DEFAULT_SERDE and max_attempts is None and max_retry_duration is None and type_hint is None:
-            options: RunOptions[T] = _DEFAULT_OPTIONS
+            options: RunOptions[Any] = _DEFAULT_OPTIONS
         else:
             options = RunOptions(
                 serde=serde, type_hint=type_hint, max_attempts=max_attempts, max_duration=max_retry_duration

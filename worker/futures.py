@@ -7,6 +7,11 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
+from perdure.schemas.entries import Failure, Outcome, Success
+from perdure.schemas.errors import PerdureError
+
+from .serde import Serde, decode_value
+
 T = TypeVar("T")
 
 
@@ -42,6 +47,10 @@ class DurableFuture(asyncio.Future[T]):
 
     __iter__ = __await__
 
+    def __hash__(self) -> int:
+        # By address, what asyncio.wait returns as a set would be iterated in another order by each replay.
+        return self.command_index
+
     def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`."""
         super().add_done_callback(callback, context=context)
@@ -58,3 +67,15 @@ def durable_future(
     future.command_index = command_index
     future.name = name
     return future
+
+
+def complete(future: DurableFuture[Any], outcome: Outcome, serde: Serde[Any]) -> None:
+    """Give a future, which is not done yet, what the journal holds: the value, or the error."""
+    match outcome:
+        case Failure() as failure:
+            future.set_exception(failure.to_error())
+        case Success(raw):
+            try:
+                future.set_result(decode_value(serde, raw, what=f"The recorded result of step {future.name!r}"))
+            except PerdureError as error:
+                future.set_exception(error)

@@ -51,6 +51,8 @@ class JournalWriter:
         self._fetching = False
         self._in_flight: list[Entry] | None = None
         self._quiet: list[asyncio.Future[None]] = []
+        self.leaving = False
+        """Whether the store is being told to suspend: no action may begin, since its result could not be recorded."""
 
     @property
     def busy(self) -> bool:
@@ -110,10 +112,10 @@ class JournalWriter:
 
     def _appended(self, reply: asyncio.Future[Appended]) -> None:
         entries, self._in_flight = self._in_flight, None
+        error = None if reply.cancelled() else reply.exception()
         if self._closed or reply.cancelled():
             self._wake_waiters()
             return
-        error = reply.exception()
         if error is None:
             error = self._receive(entries or [], reply.result())
         if error is not None:
@@ -143,6 +145,19 @@ class JournalWriter:
             )
         return None
 
+    async def stayed(self) -> None:
+        """Return when it is known that the invocation was not suspended.
+
+        Raises:
+            asyncio.CancelledError: It was, or the journal is out of reach: nothing that begins now could be recorded.
+        """
+        while self.leaving:
+            if self._closed:
+                raise asyncio.CancelledError("the invocation was suspended")
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._quiet.append(waiter)
+            await waiter
+
     async def suspend(self, *, wake_in_ms: int | None) -> bool:
         """Suspend the invocation unless something arrived that is not known here; whether it was suspended.
 
@@ -150,6 +165,7 @@ class JournalWriter:
         """
         assert not self.busy, "an append is under way"
         self._in_flight = []
+        self.leaving = True
         try:
             arrived = await self._store.suspend(
                 self.lease, [], after=self.machine.length, seq=self.next_seq(), wake_in_ms=wake_in_ms
@@ -161,8 +177,10 @@ class JournalWriter:
         finally:
             self._in_flight = None
         if arrived is None:
+            # Still leaving: what would begin now is cancelled in a moment.
             self.close()
             return True
+        self.leaving = False
         gap = self._receive([], arrived)
         if gap is not None:
             self.close()

@@ -7,7 +7,7 @@ handler is blocked (see `attempt`). Tasks that a step starts are the step's own 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +52,15 @@ def current_step() -> StepInfo | None:
     return scope if isinstance(scope, StepInfo) else None
 
 
+def is_blocked(task: asyncio.Task[Any]) -> bool:
+    """Whether a task waits for a future that is not done; one that ended counts, too."""
+    if task.done():
+        return True
+    # The one thing that asyncio knows about a blocked task and has no public name for.
+    waiter = getattr(task, "_fut_waiter", None)
+    return waiter is not None and not waiter.done()
+
+
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Have every task that a handler starts adopted by its attempt. Returns what undoes it.
 
@@ -60,19 +69,25 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     previous = loop.get_task_factory()
 
     def factory(
-        on: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context | None = None, **rest: Any
+        on: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        context: Context | None = None,
+        **rest: Any,
     ) -> asyncio.Task[Any]:
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        owner = None if isinstance(scope, StepInfo) else scope
+        if owner is not None and isinstance(coroutine, Coroutine):
+            coroutine = _Contained(coroutine)
         # `rest` is what newer Pythons hand on: name, eager_start.
         if previous is not None:
-            task: asyncio.Task[Any] = previous(
-                on, coroutine, **({} if context is None else {"context": context}), **rest
-            )  # type: ignore[assignment]  # a factory may make any future; asyncio makes tasks
+            # A factory may make any future; asyncio makes tasks.
+            task: Any = previous(on, coroutine, **({} if context is None else {"context": context}), **rest)
         else:
             task = asyncio.Task(coroutine, loop=on, context=context, **rest)
-        scope = SCOPE.get() if context is None else context.get(SCOPE)
-        if scope is not None and not isinstance(scope, StepInfo):
-            scope.adopt(task)
-        return task
+        if owner is not None:
+            owner.adopt(task)
+        made: asyncio.Task[Any] = task
+        return made
 
     loop.set_task_factory(factory)
 
@@ -80,3 +95,35 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         loop.set_task_factory(previous)
 
     return undo
+
+
+class _Contained(Coroutine[Any, Any, Any]):
+    """A coroutine whose `sys.exit` is an error: asyncio would let it out of the task and end the worker."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+        self._inner = inner
+
+    def send(self, value: Any) -> Any:
+        """See `Coroutine.send`."""
+        try:
+            return self._inner.send(value)
+        except SystemExit as error:
+            raise _exit_error(error) from error
+
+    def throw(self, *error: Any) -> Any:
+        """See `Coroutine.throw`."""
+        try:
+            return self._inner.throw(*error)
+        except SystemExit as exit_:
+            raise _exit_error(exit_) from exit_
+
+    def close(self) -> None:
+        """See `Coroutine.close`."""
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._inner.__await__()
+
+
+def _exit_error(error: SystemExit) -> RuntimeError:
+    return RuntimeError(f"a task of a handler called sys.exit({error.code!r})")

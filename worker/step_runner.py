@@ -55,6 +55,7 @@ class StepRunner:
         self._payload_bytes_max = payload_bytes_max
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._last = False
 
     def start(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
         """Execute a step in a task of its own, in the context that it was asked for in."""
@@ -62,20 +63,26 @@ class StepRunner:
         self._tasks[index] = asyncio.Task(self._run(index, call, failed), loop=self._loop, context=call.context)
 
     async def executed(self) -> None:
-        """Return when no action runs any more; steps that wait for their next execution are left waiting."""
-        while running := [task for index, task in self._tasks.items() if index not in self.backing_off]:
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        """Return when no action runs any more; from here on, no failed step is executed again."""
+        self._last = True
+        for index in self.backing_off:
+            self._tasks[index].cancel()
+        await self.all_done()
 
     async def all_done(self) -> None:
         """Return when every step that was started has a result."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
 
-    async def stop(self) -> None:
-        """Cancel every step and wait until they have ended. A thread cannot be cancelled; its result is dropped."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+    def cut(self) -> None:
+        """Cancel every step. A thread cannot be cancelled; its result is dropped."""
+        for task in self._tasks.values():
             task.cancel()
+
+    async def stop(self) -> None:
+        """Cancel every step and wait until they have ended."""
+        tasks = list(self._tasks.values())
+        self.cut()
         if tasks:
             await asyncio.wait(tasks)
 
@@ -95,13 +102,22 @@ class StepRunner:
                         self._writer.flush_soon()
                     return
                 self._writer.flush_soon()
+                if self._last:
+                    return
                 failed = entry
                 await self._pause(index, failed.retry_ms)
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            # A step whose task ended without a word would be waited for for ever.
+            self._on_failure(error, call.name)
         finally:
             del self._tasks[index]
 
     async def _execute(self, index: int, call: StepCall, failed: StepFailed | None) -> Run | StepFailed | None:
         """Execute the action once; what to propose, or `None` where the attempt fails."""
+        if self._writer.leaving:
+            await self._writer.stayed()
         started_ms = self._clock.monotonic_ms()
         execution = 1 if failed is None else failed.failures + 1
         SCOPE.set(StepInfo(self._invocation_id, call.name, index, execution))

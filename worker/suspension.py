@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import Context
 
-from perdure.journal.machine import Machine, Suspend
+from perdure.journal.machine import Machine
 
 from .clock import Clock
 from .departures import Departure, Releasing, Suspending
@@ -81,10 +82,14 @@ class Suspension:
             self._timer.cancel()
             self._timer = None
 
-    async def close(self) -> None:
-        """Watch no more."""
+    def stop(self) -> None:
+        """Watch no more; a suspension that is on its way to the store cannot be taken back."""
         self._closed = True
         self.reset()
+
+    async def close(self) -> None:
+        """Watch no more, and wait for what is under way."""
+        self.stop()
         if self._leaving is not None and not self._leaving.done():
             self._leaving.cancel()
             await asyncio.wait([self._leaving])
@@ -95,11 +100,7 @@ class Suspension:
             return False
         if self.holding or self._steps.backing_off:
             return True
-        match self._machine.poll(deliver=False):
-            case Suspend(awaiting):
-                return bool(awaiting)
-            case _:
-                return False
+        return self._machine.stalled and bool(self._machine.awaiting)
 
     def _patience_ms(self) -> float:
         if self._always_replay:
@@ -120,13 +121,25 @@ class Suspension:
         elif self.holding:
             self._depart(Releasing())
         else:
-            self._leaving = self._loop.create_task(self._leave())
+            # In a context of its own: in the handler's it would be taken for one of the handler's tasks.
+            self._leaving = self._loop.create_task(self._leave(), context=Context())
 
     async def _leave(self) -> None:
+        left = self._closed or await self._suspended()
+        self._leaving = None
+        if not left:
+            # What arrived need not be what the handler waits for, and nothing else would ask again.
+            self.consider()
+
+    async def _suspended(self) -> bool:
+        if not self._waits() or not self._blocked():
+            # Something began between the decision and this turn of the loop.
+            return False
         now_ms = self._clock.monotonic_ms()
         retries = [max(0, int(until_ms - now_ms)) for until_ms in self._steps.backing_off.values()]
         timers = [self._wakes_ms[index] - now_ms for index in self._machine.awaiting if index in self._wakes_ms]
         if await self._writer.suspend(wake_in_ms=min(retries) if retries else None):
             due_in_ms = min((*retries, *timers), default=None)
             self._depart(Suspending(None if due_in_ms is None or due_in_ms > EXPECTED_MS_MAX else due_in_ms))
-        self._leaving = None
+            return True
+        return False

@@ -1,0 +1,33 @@
+"""Fixtures of the worker's tests: the stage on which attempts are played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from perdure.worker.scope import install_task_factory
+from tests.worker.attempt_stage import Stage
+
+
+@pytest.fixture
+async def plain_stage() -> AsyncIterator[Stage]:
+    """A stage on which attempts stay in memory while they can."""
+    async for stage in _staged(always_replay=False):
+        yield stage
+
+
+@pytest.fixture(params=["plain", "always_replay"])
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """A stage; each test is played plainly, and once more with attempts that leave after each result."""
+    async for stage in _staged(always_replay=request.param == "always_replay"):
+        yield stage
+
+
+async def _staged(*, always_replay: bool) -> AsyncIterator[Stage]:
+    undo = install_task_factory(asyncio.get_running_loop())
+    stage = Stage(always_replay=always_replay)
+    yield stage
+    stage.close()
+    undo()
