@@ -50,7 +50,8 @@ def is_json(payload: bytes) -> bool:
 def _payload_tail(payload: bytes) -> bytes:
     # A serde for JSON need not be checked twice, but bytes may come from anywhere: what is not JSON must not tear the
     # object that it stands in.
-    if is_json(payload):
+    # Nothing at all, as a handler without an argument has, is not JSON either, and not worth asking.
+    if payload and is_json(payload):
         return b"%b%b}" % (_VALUE, payload)
     return b',"base64":"%b"}' % base64.b64encode(payload)
 

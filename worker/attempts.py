@@ -229,6 +229,8 @@ def _ms(duration: timedelta) -> int:
 
 
 def _log(attempt: Attempt, end: AttemptEnd) -> None:
+    if isinstance(end, Completed) and not logger.isEnabledFor(logging.DEBUG):
+        return
     fields = {
         "invocation_id": attempt.invocation_id,
         "handler": attempt.handler.target,

@@ -111,6 +111,7 @@ class Context:
 
     def uuid(self) -> uuid.UUID:
         """A version 4 UUID that is the same in every replay; stable as long as the order of calls is."""
+        self._driver.check_usable("ctx.uuid")
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
 
     def time(self) -> DurableFuture[float]:
