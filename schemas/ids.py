@@ -1,6 +1,6 @@
 """Invocation ids: how they look, which slot they name, and how they are derived.
 
-An id is `inv_` + two characters that name a place (0..1023) + 22 characters. The slot of an invocation in a
+An id is `inv_` and 27 hexadecimal digits: three name a place (000..3ff), the other 24 are the id's own. The slot of an invocation in a
 namespace is `place mod slots`, so an id is valid whatever the number of slots. Derived ids are frozen for ever:
 changing a derivation would run redelivered records a second time.
 
@@ -19,21 +19,12 @@ InvocationId = NewType("InvocationId", str)
 PLACES = 1024
 """How many places an id can name; the largest number of slots that a namespace can have."""
 
-_ALPHABET = "0123456789abcdefghijklmnopqrstuv"
-_BODY_LENGTH = 22
-_PATTERN = re.compile(rf"inv_[{_ALPHABET}]{{{_BODY_LENGTH + 2}}}")
-
-
-def _encode(number: int, length: int) -> str:
-    characters = []
-    for _ in range(length):
-        characters.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(characters))
+_BODY_BYTES = 12
+_PATTERN = re.compile(rf"inv_[0-3][0-9a-f]{{{2 + 2 * _BODY_BYTES}}}")
 
 
 def _from_digest(place: int, digest: bytes) -> InvocationId:
-    return InvocationId(f"inv_{_encode(place, 2)}{_encode(int.from_bytes(digest[:14], 'big'), _BODY_LENGTH)}")
+    return InvocationId(f"inv_{place:03x}{digest[:_BODY_BYTES].hex()}")
 
 
 def _digest(*parts: str) -> bytes:
@@ -81,8 +72,7 @@ def is_invocation_id(text: str) -> bool:
 
 def slot_of(invocation_id: str, slots: int) -> int:
     """The slot of an invocation in a namespace of `slots` slots."""
-    place = _ALPHABET.index(invocation_id[4]) * 32 + _ALPHABET.index(invocation_id[5])
-    return place % slots
+    return int(invocation_id[4:7], 16) % slots
 
 
 def step_key(invocation_id: str, index: int) -> str:

@@ -59,7 +59,7 @@ class Invocation(BaseModel):
     def _check(self) -> Invocation:
         if self.id is not None and not is_invocation_id(self.id):
             raise ValueError(
-                f"id {self.id!r} is not an invocation id (inv_ and 24 characters); "
+                f"id {self.id!r} is not an invocation id (inv_ and 27 hexadecimal digits); "
                 "use idempotency_key for a name of your own"
             )
         if self.id is not None and self.idempotency_key is not None:

@@ -90,7 +90,7 @@ def checked_id(text: str) -> InvocationId:
         UsageError: It is none.
     """
     if not is_invocation_id(text):
-        raise UsageError(f"{text!r} is not an invocation id: those are inv_ and 24 characters.")
+        raise UsageError(f"{text!r} is not an invocation id: those are inv_ and 27 hexadecimal digits.")
     return InvocationId(text)
 
 

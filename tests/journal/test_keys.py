@@ -9,7 +9,7 @@ import pytest
 from perdure.journal.keys import STATUSES, Keys
 from perdure.schemas.ids import InvocationId
 
-ID = InvocationId("inv_11" + "0" * 22)  # place 33
+ID = InvocationId("inv_021" + "0" * 24)  # place 33
 
 
 def test_the_names_never_change() -> None:

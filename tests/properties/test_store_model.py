@@ -37,7 +37,7 @@ from tests.journal.store_contract import (
 
 LEASE_MS = 10 * MINUTE_MS
 WORKERS = ("w1", "w2")
-IDS = tuple(InvocationId(f"inv_{place}{'0' * 22}") for place in ("00", "01", "02"))
+IDS = tuple(InvocationId(f"inv_{place}{'0' * 24}") for place in ("000", "001", "002"))
 
 # What names the time at which something was done, and not what was done.
 TIMES = re.compile(rb'"at":\d+')

@@ -12,7 +12,7 @@ from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX
 from perdure.schemas.records import Resume, decode_invocation, decode_resume, encode_reply
 
-ID = InvocationId("inv_" + "0" * 24)
+ID = InvocationId("inv_" + "0" * 27)
 
 
 def envelope(**fields: object) -> bytes:
