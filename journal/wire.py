@@ -50,6 +50,10 @@ _NOT_NOW_PAUSE_S = 0.25
 _NOT_NOW = ("LOADING", "OOM", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
 
 
+# A reply that does not fit what was expected fails its own call; it must not tear the connection of all others.
+_UNREADABLE = (PerdureError, ValueError, LookupError, TypeError, AttributeError)
+
+
 class Endpoint(NamedTuple):
     """Where and how to connect. `ssl` is `None` for plain TCP."""
 
@@ -116,6 +120,7 @@ class Wire:
         self._unsent: list[_Call] = []
         self._link: _Link | None = None
         self._flushing = False
+        self._loading = False
         self._lost = asyncio.Event()
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -176,6 +181,7 @@ class Wire:
         if link is None or not calls:
             return
         self._unsent = []
+        self._loading = False
         now = link.loop.time()
         for call in calls:
             call.sent_at = now
@@ -192,16 +198,14 @@ class Wire:
         elif not call.future.done():
             try:
                 call.future.set_result(call.convert(reply))
-            except PerdureError as error:
+            except _UNREADABLE as error:
                 call.future.set_exception(error)
 
     def _refused(self, call: _Call, text: str) -> None:
         code = text.partition(" ")[0]
         assert self._loop is not None
         if code == "NOSCRIPT":
-            for script in self._scripts.values():
-                load = _pack((b"SCRIPT", b"LOAD", script))
-                self._unsent.append(_Call(load, self._loop.create_future(), same))
+            self._load_scripts()
             self._again(call)
         elif code in _NOT_NOW:
             logger.debug("Redis cannot take a command now, asking again", extra={"reply": text})
@@ -209,8 +213,20 @@ class Wire:
         elif not call.future.done():
             call.future.set_exception(refusal(text))
 
+    def _load_scripts(self) -> None:
+        # Once in each write, however many calls in flight have met the same empty cache.
+        if self._loading or self._loop is None:
+            return
+        self._loading = True
+        for script in self._scripts.values():
+            self._unsent.append(_Call(_pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future(), same))
+
     def _again(self, call: _Call) -> None:
-        if call.future.cancelled() or self._loop is None:
+        if self._loop is None:
+            # Ended meanwhile: nobody may hang on an answer that cannot come any more.
+            call.future.cancel()
+            return
+        if call.future.cancelled():
             return
         self._unsent.append(call)
         if not self._flushing:

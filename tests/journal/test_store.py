@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from perdure.journal import memory_store, memory_sweep, redis_store
@@ -154,6 +156,15 @@ async def test_an_append_brings_what_others_appended_meanwhile(bench: Bench) -> 
     assert isinstance(completion, Completion)
     assert completion._replace(at_ms=0) == Completion(0, 0, Success(b"null"))
     assert last == Positioned(4, 1, run(1))
+
+
+async def test_a_write_is_not_taken_back_by_giving_up_on_its_answer(bench: Bench) -> None:
+    """Whoever is cancelled while waiting leaves a write behind that is done all the same."""
+    lease = await admitted(bench)
+    waiting = asyncio.ensure_future(bench.store.append(lease, [run(0)], after=1, seq=1, progress=True))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (await bench.store.append(lease, [], after=1, seq=2, progress=True)).length == 2
 
 
 async def test_progress_starts_the_count_of_failures_again(bench: Bench) -> None:
