@@ -1,8 +1,8 @@
 """Invocation ids: how they look, which slot they name, and how they are derived.
 
-An id is `inv_` and 27 hexadecimal digits: three name a place (000..3ff), the other 24 are the id's own. The slot of an invocation in a
-namespace is `place mod slots`, so an id is valid whatever the number of slots. Derived ids are frozen for ever:
-changing a derivation would run redelivered records a second time.
+An id is `inv_` and 27 hexadecimal digits: three name a place (000..3ff), the other 24 are the id's own. The slot of
+an invocation in a namespace is `place mod slots`, so an id is valid whatever the number of slots. Derived ids are
+frozen for ever: changing a derivation would run redelivered records a second time.
 
 Source: deterministic ids from (topic, partition, offset), as Restate and DBOS do for Kafka records.
 """
