@@ -49,7 +49,7 @@ class KafkaBroker:
 
     Args:
         config: Addresses, sizes, timeouts.
-        topics: What to consume. One that does not exist is consumed as soon as it does.
+        topics: What to consume. One that does not exist is consumed as soon as it does; without any, nothing is.
         plan: Topics to create when they are missing, now or after a broker lost them.
         clock: For watching over the clients.
     """
@@ -163,7 +163,7 @@ class KafkaBroker:
         reader = self._reader
         return KafkaHealth(
             reachable=self._admin is not None and self._down_since_ms is None,
-            assigned=len(reader.held) if reader is not None and reader.settled else None,
+            assigned=len(reader.held) if reader is not None and reader.settled else None if self._topics else 0,
             fetch_age_ms=reader.fetch_age_ms() if reader is not None else None,
             consumer_restarts=self._consumer_restarts,
             producer_restarts=self._producer_restarts,
@@ -203,6 +203,8 @@ class KafkaBroker:
             self._emptied |= set(created)
             self._reader.retire(f"the topics {', '.join(created)} were created anew")
         await self._look_after_reader(view)
+        if not self._topics:
+            self._problem = None
 
     async def _look_at_topics(self) -> tuple[ClusterView, list[str]]:
         if self._admin is None:
@@ -249,7 +251,8 @@ class KafkaBroker:
     async def _look_after_reader(self, view: ClusterView) -> None:
         reader = self._reader
         if reader is None:
-            await self._start_reader(view)
+            if self._topics:
+                await self._start_reader(view)
             return
         trouble = reader.trouble()
         if trouble:

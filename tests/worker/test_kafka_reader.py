@@ -104,7 +104,6 @@ async def test_members_come_and_go_while_records_flow(bootstrap_servers: str, na
     plan = topic_plan(f"{namespace}.S", partitions=4)
     config = quick_config(bootstrap_servers, namespace, assignment="group")
     first, second, third = (Member(config, plan) for _ in range(3))
-    stop = asyncio.Event()
 
     async def work(member: Member, until: asyncio.Event) -> None:
         async with member.broker:
@@ -122,18 +121,21 @@ async def test_members_come_and_go_while_records_flow(bootstrap_servers: str, na
 
     async with asyncio.TaskGroup() as tasks, broker_for(config) as source:
         producing = tasks.create_task(_produce_slowly(source, plan.name, 1_500, pause_s=0.02))
-        leave = asyncio.Event()
-        tasks.create_task(work(first, stop))
+        leave = [asyncio.Event() for _ in range(3)]
+        leaving = [tasks.create_task(work(first, leave[0]))]
         await wait_until(lambda: first.broker.health().assigned == 4)
-        leaving = tasks.create_task(work(second, leave))
+        leaving.append(tasks.create_task(work(second, leave[1])))
         await wait_until(lambda: first.broker.health().assigned == 2 and second.broker.health().assigned == 2)
-        leave.set()
-        await leaving
-        tasks.create_task(work(third, stop))
+        leave[1].set()
+        await leaving[1]
+        leaving.append(tasks.create_task(work(third, leave[2])))
         await wait_until(lambda: first.broker.health().assigned == 2 and third.broker.health().assigned == 2)
         await producing
         await wait_until(lambda: len(seen()) == 1_500, description="every record is seen")
-        stop.set()
+        # One by one: when all leave at once, the embedded broker's next member waits for a leader that is gone.
+        leave[0].set()
+        await wait_until(lambda: third.broker.health().assigned == 4)
+        leave[2].set()
     async with broker_for(config, plan) as broker:
         await broker.produce(values(plan.name, [9_999]))
         assert numbers(await poll_until(broker, lambda got: 9_999 in numbers(got))) == [9_999]
