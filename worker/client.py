@@ -27,7 +27,7 @@ from perdure.schemas.ids import InvocationId, new_invocation_id
 from .broker import Outgoing
 from .clock import SystemClock, system_random
 from .envelope import NOTHING, Options, Target, checked_id, envelope_of, target_of, untyped_result_of
-from .outcomes import Outcomes
+from .outcomes import Expected, Outcomes
 from .sender import Sender
 from .settings import Settings
 from .topics import service_topic
@@ -196,7 +196,11 @@ class Client:
                 safe to send again.
         """
         options = Options(id, idempotency_key, key, self._start(not_before, delay), headers, reply_to, None)
-        return await self._send(target_of(target), argument, options)
+        self._inside()
+        chosen = target_of(target)
+        invocation_id, record = self._record(chosen, argument, options)
+        await self._sender.send(record)
+        return Handle(invocation_id, self, chosen)
 
     @overload
     async def call(
@@ -259,9 +263,11 @@ class Client:
         chosen = target_of(target)
         started_ms = self._clock.monotonic_ms()
         options = Options(None, idempotency_key, key, None, headers, None, outcomes.channel)
-        handle = await self._send(chosen, argument, options)
-        left = timeout - timedelta(milliseconds=self._clock.monotonic_ms() - started_ms)
-        return chosen.result_of(await self.outcome(handle.invocation_id, left, sent=True, announced=True))
+        invocation_id, record = self._record(chosen, argument, options)
+        with outcomes.expecting(invocation_id) as expected:
+            await self._sender.send(record)
+            left = timeout - timedelta(milliseconds=self._clock.monotonic_ms() - started_ms)
+            return chosen.result_of(await self.outcome(invocation_id, left, sent=True, expected=expected))
 
     async def result(self, invocation_id: str, *, timeout: timedelta | None = None) -> Any:  # noqa: ASYNC109 # as call
         """Return the result of any invocation, as JSON's value, as soon as there is one.
@@ -294,9 +300,9 @@ class Client:
         return view_of(summary)
 
     async def outcome(
-        self, invocation_id: InvocationId, within: timedelta | None, *, sent: bool, announced: bool = False
+        self, invocation_id: InvocationId, within: timedelta | None, *, sent: bool, expected: Expected | None = None
     ) -> Outcome:
-        """Wait for an outcome without judging it. See `Outcomes.wait` for the flags.
+        """Wait for an outcome without judging it. See `Outcomes.wait` for `sent` and `expected`.
 
         Raises:
             TimeoutError: There was none in time.
@@ -305,7 +311,7 @@ class Client:
         _, outcomes = self._inside()
         try:
             async with asyncio.timeout(None if within is None else max(0.0, within.total_seconds())):
-                return await outcomes.wait(invocation_id, sent=sent, announced=announced)
+                return await outcomes.wait(invocation_id, sent=sent, expected=expected)
         except TimeoutError:
             raise TimeoutError(
                 f"{invocation_id} had no outcome in time. It goes on: ask again with client.result({invocation_id!r}), "
@@ -324,8 +330,7 @@ class Client:
             return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC) + delay
         return not_before
 
-    async def _send(self, target: Target, argument: object, options: Options) -> Handle[Any]:
-        self._inside()
+    def _record(self, target: Target, argument: object, options: Options) -> tuple[InvocationId, Outgoing]:
         fresh_id = new_invocation_id(target.service, options.key, self._entropy)
         invocation_id, envelope = envelope_of(target, argument, options, fresh_id=fresh_id)
         if len(envelope) > self._settings.record_bytes_max:
@@ -335,5 +340,4 @@ class Client:
             )
         topic = service_topic(self._settings.namespace, target.service)
         record_key = None if options.key is None else options.key.encode()
-        await self._sender.send(Outgoing(topic, record_key, envelope))
-        return Handle(invocation_id, self, target)
+        return invocation_id, Outgoing(topic, record_key, envelope)

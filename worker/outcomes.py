@@ -7,7 +7,9 @@ the subscription had a gap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from types import TracebackType
 
 from perdure.journal.keys import Keys
@@ -30,6 +32,10 @@ _ID_START = len(b'{"id":"')
 _OUTPUT = b'","output":'
 
 
+Expected = asyncio.Future[Outcome | None]
+"""Resolved with an outcome, or with `None` where it is time to look."""
+
+
 class Outcomes:
     """Tells outcomes to those who wait for them. Use as an async context manager.
 
@@ -43,7 +49,7 @@ class Outcomes:
     def __init__(self, store: Store, config: RedisConfig, keys: Keys, *, client: str) -> None:
         self._store = store
         self._subscriber = Subscriber(config, name=f"perdure-{client}")
-        self._waits: dict[str, set[asyncio.Future[Outcome | None]]] = defaultdict(set)
+        self._waits: dict[str, set[Expected]] = defaultdict(set)
         self.channel = keys.outcomes(client)
         """Where outcomes are published for this process: the `waiter` of what it sends."""
 
@@ -60,33 +66,46 @@ class Outcomes:
             for future in futures:
                 future.cancel()
 
-    async def wait(self, invocation_id: InvocationId, *, sent: bool, announced: bool = False) -> Outcome:
+    @contextlib.contextmanager
+    def expecting(self, invocation_id: InvocationId) -> Iterator[Expected]:
+        """Listen from here on, for a `wait` inside the block.
+
+        To be entered before a record leaves that names our channel as its waiter: the outcome may come before Kafka's
+        acknowledgement does.
+        """
+        future: Expected = asyncio.get_running_loop().create_future()
+        self._waits[invocation_id].add(future)
+        try:
+            yield future
+        finally:
+            self._forget(invocation_id, future)
+
+    async def wait(self, invocation_id: InvocationId, *, sent: bool, expected: Expected | None = None) -> Outcome:
         """Return the outcome as soon as there is one; bound it with `asyncio.timeout`.
 
         Args:
             invocation_id: Of what.
             sent: Whether this process had it acknowledged by Kafka: then it may not be admitted yet, and is waited for.
-            announced: Whether it was sent with our channel as its waiter, so that there is no need to look at once.
+            expected: From `expecting`, where it was sent with our channel as its waiter: no need to look at once.
 
         Raises:
             InvocationNotFoundError: There is no such invocation, or none any more.
         """
         loop = asyncio.get_running_loop()
-        look_in_s = LOOK_FIRST_S if announced else 0.0
+        look_in_s = 0.0 if expected is None else LOOK_FIRST_S
         interval_s = LOOK_FIRST_S
         seen = not sent
-        future: asyncio.Future[Outcome | None] = loop.create_future()
-        waits = self._waits[invocation_id]
-        waits.add(future)
+        future: Expected = loop.create_future() if expected is None else expected
+        self._waits[invocation_id].add(future)
         try:
             while True:
                 await asyncio.wait([future], timeout=look_in_s)
                 if future.done() and (outcome := future.result()) is not None:
                     return outcome
                 if future.done():
-                    waits.discard(future)
+                    self._forget(invocation_id, future)
                     future = loop.create_future()
-                    waits.add(future)
+                    self._waits[invocation_id].add(future)
                 status = await self._store.attach(invocation_id, self.channel)
                 if status is not None and status.outcome is not None:
                     return status.outcome
@@ -97,9 +116,13 @@ class Outcomes:
                 seen = seen or status is not None
                 look_in_s, interval_s = interval_s, min(2 * interval_s, LOOK_INTERVAL_S_MAX)
         finally:
-            waits.discard(future)
-            if not waits and self._waits.get(invocation_id) is waits:
-                del self._waits[invocation_id]
+            self._forget(invocation_id, future)
+
+    def _forget(self, invocation_id: InvocationId, future: Expected) -> None:
+        waits = self._waits[invocation_id]
+        waits.discard(future)
+        if not waits:
+            del self._waits[invocation_id]
 
     def _heard(self, message: bytes) -> None:
         head, found, rest = message.partition(_OUTPUT)

@@ -29,9 +29,11 @@ from perdure.schemas.errors import (
 )
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, new_invocation_id
 from perdure.schemas.records import Invocation, decode_invocation
+from perdure.worker.broker import Outgoing
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
 from perdure.worker.kafka_admin import create_topics
+from perdure.worker.sender import Sender
 from perdure.worker.server_process import ServerProcess, free_port
 from perdure.worker.service import Service
 from perdure.worker.settings import Settings
@@ -204,6 +206,26 @@ async def test_many_wait_on_one_subscription(client: Client, worker: FakeWorker,
             f"{settings.namespace}:outcome:{client.client_id}".encode(),
             1,
         ]
+
+
+async def test_an_outcome_may_overtake_the_acknowledgement(
+    client: Client, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call hears an outcome that is published before Kafka's acknowledgement has arrived, without looking."""
+    send = Sender.send
+
+    async def acknowledged_late(sender: Sender, outgoing: Outgoing) -> None:
+        await send(sender, outgoing)
+        await worker.serve(Success(b'"early"'))
+        await wait_until(heard, description="the outcome's message arrived")
+
+    def heard() -> bool:
+        _, outcomes = client._inside()
+        return any(future.done() for futures in outcomes._waits.values() for future in futures)
+
+    monkeypatch.setattr(Sender, "send", acknowledged_late)
+    monkeypatch.setattr("perdure.worker.outcomes.LOOK_FIRST_S", 3_600.0)
+    assert await client.call(ping, timeout=PATIENCE) == "early"
 
 
 async def test_a_lost_message_costs_time_and_nothing_else(client: Client, worker: FakeWorker) -> None:
