@@ -254,9 +254,11 @@ class SideBySide(RuleBasedStateMachine):
     @rule(invocation_id=st.sampled_from(IDS), act=st.sampled_from(["acknowledge", "attach", "expire"]))
     def look(self, invocation_id: InvocationId, act: str) -> None:
         """The outside acts: Kafka acknowledged, a client attached, a worker was found dead."""
+        # In the bench's own namespace, which is all that it listens to.
+        channels = {id(bench.store): bench.keys.outcomes("attached") for bench in self.benches}
         acts: dict[str, Call] = {
             "acknowledge": lambda store: store.acknowledge(invocation_id),
-            "attach": lambda store: store.attach(invocation_id, "somewhere"),
+            "attach": lambda store: store.attach(invocation_id, channels[id(store)]),
             "expire": lambda store: store.expire("w2"),
         }
         self.call(acts[act])
