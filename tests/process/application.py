@@ -1,0 +1,147 @@
+"""The application that the worker processes of these tests run: handlers that do what their argument says.
+
+Each step leaves a line in the effects file and returns the name of that very execution, so that an outcome tells which
+executions its journal recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from perdure import Context, InvocationRetryPolicy, RunOptions, Service, app
+from perdure.worker.clock import SystemClock
+
+from .effects import DIRECTORY_VARIABLE, Effect, Effects
+
+Kind = Literal["step", "thread", "together", "flaky", "sleep", "block", "freeze", "die", "stubborn"]
+
+CRASH_LOOP_ATTEMPTS_MAX = 3
+
+SERVICE = "Work"
+
+_counter = itertools.count()
+_clock = SystemClock()
+_effects = Effects(Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent")))
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing that a handler does.
+
+    Attributes:
+        kind: `step` and `thread` work `ms` in a step, `together` in three at once; `flaky` fails the first time;
+            `sleep` is durable; `block` blocks the event loop after a step, `freeze` without one; `die` kills the
+            process in a step, the first time; `stubborn` works in a step and will not be cancelled.
+        ms: How long.
+    """
+
+    kind: Kind
+    ms: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an invocation is to do; `tag` tells its record from all others."""
+
+    tag: str
+    acts: list[Act] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome: the executions whose results the handler saw, in program order."""
+
+    tag: str
+    executions: list[str]
+
+
+work = Service(SERVICE, invocation_retry_policy=InvocationRetryPolicy(initial_interval=timedelta(milliseconds=50)))
+
+
+@work.handler()
+async def perform(ctx: Context, plan: Plan) -> Report:
+    """Do one act after the other."""
+    seen: list[str] = []
+    for number, act in enumerate(plan.acts):
+        name = f"{number}-{act.kind}"
+        match act.kind:
+            case "sleep":
+                await ctx.sleep(timedelta(milliseconds=act.ms))
+            case "block":
+                seen.append(await ctx.run(name, _step(ctx, name, act)))
+                time.sleep(act.ms / 1000)  # noqa: ASYNC251 - to block the loop is the point
+            case "freeze":
+                time.sleep(act.ms / 1000)  # noqa: ASYNC251 - likewise, and nothing before it
+            case "together":
+                names = [f"{name}-{i}" for i in range(3)]
+                seen += await asyncio.gather(*(ctx.run(each, _step(ctx, each, act)) for each in names))
+            case "thread":
+                seen.append(await ctx.run(name, functools.partial(_thread, ctx, name, act)))
+            case "flaky":
+                again = RunOptions[str](max_attempts=5, initial_retry_interval=timedelta(milliseconds=20))
+                seen.append(await ctx.run_typed(name, _step(ctx, name, act), again))
+            case "step" | "die" | "stubborn":
+                seen.append(await ctx.run(name, _step(ctx, name, act)))
+    return Report(plan.tag, seen)
+
+
+@work.handler(invocation_retry_policy=InvocationRetryPolicy(max_attempts=CRASH_LOOP_ATTEMPTS_MAX))
+async def kill(ctx: Context, plan: Plan) -> Report:
+    """Take the process down, in every attempt."""
+    _begin(ctx, "kill", fails=True, key="")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Report(plan.tag, [])
+
+
+def _step(ctx: Context, name: str, act: Act) -> functools.partial[Coroutine[Any, Any, str]]:
+    return functools.partial(_work, ctx, name, act)
+
+
+async def _work(ctx: Context, name: str, act: Act) -> str:
+    key = ctx.request().step_idempotency_key or ""
+    fails = act.kind in ("flaky", "die") and _effects.first_time(key)
+    execution = _begin(ctx, name, fails=fails, key=key)
+    if fails and act.kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fails:
+        raise RuntimeError("fails the first time, on purpose")
+    if act.kind == "stubborn":
+        await _stubbornly(act.ms)
+    elif act.kind != "block":
+        await asyncio.sleep(act.ms / 1000)
+    return execution
+
+
+def _thread(ctx: Context, name: str, act: Act) -> str:
+    execution = _begin(ctx, name, fails=False, key=ctx.request().step_idempotency_key or "")
+    time.sleep(act.ms / 1000)
+    return execution
+
+
+async def _stubbornly(ms: int) -> None:
+    end_ms = _clock.monotonic_ms() + ms
+    while (left_ms := end_ms - _clock.monotonic_ms()) > 0:
+        try:
+            await asyncio.sleep(left_ms / 1000)
+        except asyncio.CancelledError:
+            continue
+
+
+def _begin(ctx: Context, name: str, *, fails: bool, key: str) -> str:
+    request = ctx.request()
+    execution = f"{name}/{request.attempt}/{os.getpid()}/{next(_counter)}"
+    _effects.append(Effect(request.id, name, request.attempt, execution, key, os.getpid(), _clock.now_ms(), fails))
+    return execution
+
+
+application = app([work])

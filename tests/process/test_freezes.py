@@ -1,0 +1,82 @@
+"""Workers that stop without dying: frozen by SIGSTOP, or blocked by a handler."""
+
+from __future__ import annotations
+
+import signal
+
+from perdure.schemas.entries import AttemptStarted, Run
+
+from .application import Act
+from .stage import Stage
+
+
+async def test_frozen_worker_is_refused_when_it_wakes(stage: Stage) -> None:
+    """A worker that sleeps longer than its lease may finish the step it was in; nothing of it enters the journal."""
+    frozen = await stage.start_ready(lease_s="1")
+    await stage.send("z", Act("step"), Act("step", 1_000), Act("step"))
+    await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="z")
+    frozen.send(signal.SIGSTOP)
+    await stage.start(lease_s="1")
+    await stage.finished(offsets=False)
+    before = len((await stage.story("z")).entries)
+    executed = {effect.pid for effect in await stage.executed("z", "1-step")}
+    frozen.send(signal.SIGCONT)
+    await stage.send("after", Act("step"))
+    await stage.finished()
+    assert len(executed) == 2, "both workers began the step"
+    assert len((await stage.story("z")).entries) == before
+    await stage.check()
+
+
+async def test_worker_frozen_between_admission_and_steps_repeats_nothing_recorded(stage: Stage) -> None:
+    """A worker full of work is frozen again and again; others take over what it has, and it goes on with the rest."""
+    workers = [await stage.start_ready(lease_s="1"), await stage.start_ready(lease_s="1")]
+    for number in range(40):
+        await stage.send(f"r{number}", Act("step", 100), Act("thread", 20), Act("sleep", 50), Act("step", 100))
+    victim = stage.chance.choice(workers)
+    for _ in range(2):
+        victim.send(signal.SIGSTOP)
+        await stage.pause(1.5)
+        victim.send(signal.SIGCONT)
+        await stage.pause(0.3)
+    await stage.finished()
+    await stage.check()
+
+
+async def test_worker_with_a_blocked_loop_is_not_taken_for_dead(stage: Stage) -> None:
+    """A handler blocks the loop for longer than the lease and Kafka's session; nothing of its worker runs twice."""
+    worker = await stage.start_ready(lease_s="1")
+    await stage.send("blocking", Act("block", 4_000), Act("step"))
+    for number in range(5):
+        await stage.send(f"r{number}", Act("step"), Act("step", 10))
+    await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="blocking")
+    await stage.start(lease_s="1")
+    await stage.finished()
+    assert (await stage.story("blocking")).of_type(AttemptStarted) == []
+    assert len(await stage.executed("blocking")) == 2
+    assert {effect.pid for effect in await stage.executed("blocking")} == {worker.pid}
+    await stage.check()
+
+
+async def test_handler_that_blocks_from_its_first_instant_keeps_its_lease(stage: Stage) -> None:
+    """Renewal knows of a lease before its handler has had a chance to block the loop."""
+    await stage.start_ready(lease_s="1")
+    await stage.send("blocking", Act("freeze", 3_000), Act("step"))
+    await stage.finished()
+    assert (await stage.story("blocking")).of_type(AttemptStarted) == []
+    await stage.check()
+
+
+async def test_loop_blocked_for_too_long_loses_its_leases(stage: Stage) -> None:
+    """Beyond the limit another worker takes over, and the blocked one is refused when it goes on."""
+    blocked = await stage.start_ready(lease_s="1", block_ms_max="1000")
+    await stage.send("blocking", Act("step"), Act("block", 8_000), Act("step"))
+    await stage.until(lambda story: len(story.of_type(Run)) == 2, tag="blocking")
+    other = await stage.start(lease_s="1", block_ms_max="20000")
+    await stage.until(lambda story: story.of_type(AttemptStarted), tag="blocking")
+    await stage.finished(offsets=False)
+    assert (await stage.executed("blocking", "2-step"))[-1].pid == other.pid
+    assert blocked.said("has blocked the event loop")
+    await stage.send("after", Act("step"))
+    await stage.finished()
+    await stage.check()

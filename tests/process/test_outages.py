@@ -1,0 +1,94 @@
+"""Redis and Kafka killed under load, and away at the start: work stalls, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from perdure.worker.server_process import ServerProcess
+
+from .application import Act
+from .stage import Stage
+
+ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
+
+
+async def send_many(stage: Stage, *, count: int) -> None:
+    """Records at random intervals, each one until it is acknowledged."""
+    for number in range(count):
+        await stage.send_through_outage(f"r{number}", *ACTS)
+        await asyncio.sleep(stage.chance.uniform(0, 0.1))
+
+
+async def test_redis_killed_and_restarted_under_load(private_stage: Stage, private_redis: ServerProcess) -> None:
+    """A Redis that comes back with its append-only file is gone on with; workers are not restarted."""
+    stage = private_stage
+    workers = [await stage.start_ready(), await stage.start_ready()]
+
+    async def restart() -> None:
+        for _ in range(2):
+            await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
+            await private_redis.kill()
+            await asyncio.sleep(stage.chance.uniform(0, 1.0))
+            await private_redis.start()
+
+    await asyncio.gather(send_many(stage, count=60), restart())
+    await stage.finished()
+    assert all(worker.alive for worker in workers)
+    assert all(worker.log().count("Redis") < 40 for worker in workers), workers[0].log()
+    await stage.check(epochs_kept=False)
+
+
+async def test_broker_killed_and_restarted_under_load(private_stage: Stage, private_broker: ServerProcess) -> None:
+    """Everything that was acknowledged by a broker with a disk, or admitted from one without, runs to its end."""
+    stage = private_stage
+    workers = [await stage.start_ready(), await stage.start_ready()]
+    producing = asyncio.create_task(send_many(stage, count=60))
+    await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
+    await stage.forget_unadmitted_after(private_broker.kill)
+    await asyncio.sleep(stage.chance.uniform(0, 1.0))
+    await private_broker.start()
+    await producing
+    await stage.finished()
+    assert all(worker.alive for worker in workers)
+    await stage.check()
+
+
+async def test_both_servers_killed_and_restarted(
+    private_stage: Stage, private_redis: ServerProcess, private_broker: ServerProcess
+) -> None:
+    """Both come back, in either order, and work goes on by itself."""
+    stage = private_stage
+    workers = [await stage.start_ready(), await stage.start_ready()]
+    await send_many(stage, count=20)
+    await stage.forget_unadmitted_after(private_broker.kill)
+    await private_redis.kill()
+    servers = [private_redis, private_broker]
+    stage.chance.shuffle(servers)
+    for server in servers:
+        await asyncio.sleep(stage.chance.uniform(0, 1.0))
+        await server.start()
+    for number in range(20, 30):
+        await stage.send_through_outage(f"r{number}", *ACTS)
+    await stage.finished()
+    assert all(worker.alive for worker in workers)
+    await stage.check(epochs_kept=False)
+
+
+async def test_worker_that_starts_before_its_servers_begins_when_they_come(
+    private_stage: Stage, private_redis: ServerProcess, private_broker: ServerProcess
+) -> None:
+    """Neither Redis nor Kafka is there: the worker waits, says so once, and begins by itself."""
+    stage = private_stage
+    await private_redis.kill()
+    await private_broker.kill()
+    worker = await stage.start()
+    await stage.pause(1.5)
+    await private_redis.start()
+    await stage.pause(0.5)
+    await private_broker.start()
+    await worker.ready()
+    await stage.send_through_outage("r", *ACTS)
+    await stage.finished()
+    assert worker.said("the worker waits for it") == 1
+    assert worker.said("is not reachable, work waits for it") == 1
+    await stage.check()
