@@ -36,7 +36,7 @@ IDEMPOTENT_RETENTION = timedelta(hours=24)
 DRAIN_LOOK_S = 0.05
 """Between two looks at what still runs while stopping."""
 
-ABANDON_MS = 5_000
+ABANDON_MS = 2_000
 """After the grace, for handlers to end once they were cancelled."""
 
 
@@ -110,8 +110,9 @@ class Attempts:
         return room
 
     def leases(self) -> list[Lease]:
-        """Every lease that is held now."""
-        return [attempt.claim.lease for attempt in self._running.values()]
+        """Every lease that is held now. May be called in any thread."""
+        # One call into C makes the list: nothing can change the dict meanwhile.
+        return [attempt.claim.lease for attempt in list(self._running.values())]
 
     def renewed(self, lease: Lease, length: int | None) -> None:
         """The store answered a renewal."""

@@ -129,6 +129,7 @@ class Engine:
         self._leases = LeaseKeeper(
             renewer,
             leases=self._attempts.leases,
+            expected=lambda: self._intake.expected(),
             on_answer=self._attempts.renewed,
             clock=clock,
             lease_ms=settings.lease_ms,
@@ -147,6 +148,7 @@ class Engine:
             start=self._attempts.start,
             settled=self._committer.admitted,
         )
+        self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
         broker.listen(self._committer)
 
@@ -185,11 +187,19 @@ class Engine:
             intake = parts.create_task(self._take(), name="intake")
             self._attempts.open(parts)
             await self._stopping.wait()
-            intake.cancel()
+            await self._end_intake(intake)
             await self._attempts.drain(grace_ms=self._settings.grace_ms)
             await self._last_words()
             for service in services:
                 service.cancel()
+
+    async def _end_intake(self, intake: asyncio.Task[None]) -> None:
+        try:
+            # Between two batches: cancelling one would leave leases that nobody runs and nobody lets go.
+            async with asyncio.timeout(LAST_WORDS_S), self._taking:
+                intake.cancel()
+        except TimeoutError:
+            intake.cancel()
 
     async def _last_words(self) -> None:
         try:
@@ -211,7 +221,8 @@ class Engine:
             if records:
                 # Before the next await, or a rebalance in between would count them in the wrong generation.
                 batch = [(record, self._committer.fetched(record)) for record in records]
-                await self._intake.take(batch)
+                async with self._taking:
+                    await self._intake.take(batch)
 
     async def _take_again(self, records: Sequence[Record]) -> None:
         await self._intake.take_again(records)

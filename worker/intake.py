@@ -72,6 +72,7 @@ class Intake:
         self._new_token = new_token
         self._services = services
         self._resumes = resumes
+        self._expected: dict[str, Lease] = {}
         self._limits = limits
         self._start = start
         self._settled = settled
@@ -82,24 +83,25 @@ class Intake:
         A record that cannot be understood becomes a dead letter and holds up nothing but its own offset.
         """
         admissions: list[tuple[Record, int, Admission, Awaitable[Admitted]]] = []
-        claims: list[tuple[Record, int, Awaitable[Claim | None]]] = []
+        claims: list[tuple[Record, int, Lease, Awaitable[Claim | None]]] = []
         for record, generation in records:
             try:
                 if record.partition.topic in self._resumes:
-                    claims.append((record, generation, self._claim(self._resume(record))))
+                    claims.append((record, generation, *self._claim(self._resume(record))))
                 else:
                     admission = self._admission(record)
-                    reply = self._store.admit(admission, lease_ms=self._limits.lease_ms)
-                    admissions.append((record, generation, admission, reply))
+                    admissions.append((record, generation, admission, self._admit(admission)))
             except DecodeError as error:
                 self._bury(record, generation, str(error))
-        answers = asyncio.gather(*(claim for _, _, claim in claims), return_exceptions=True)
+        answers = asyncio.gather(*(claim for *_, claim in claims), return_exceptions=True)
         for record, generation, admission, reply in admissions:
             try:
                 self._admitted(record, generation, admission, await reply)
             except PerdureError as error:
                 self._left_behind(record, error)
-        for (record, generation, _), claim in zip(claims, await answers, strict=True):
+            finally:
+                self._expected.pop(admission.token, None)
+        for (record, generation, lease, _), claim in zip(claims, await answers, strict=True):
             match claim:
                 case PerdureError():
                     self._left_behind(record, claim)
@@ -109,6 +111,7 @@ class Intake:
                     self._settled(record, generation)
                     if claim is not None:
                         self._start(claim)
+            self._expected.pop(lease.token, None)
 
     def _left_behind(self, record: Record, error: PerdureError) -> None:
         topic, number = record.partition
@@ -132,28 +135,41 @@ class Intake:
                 admission = self._admission(record)
             except DecodeError:
                 continue
-            replies.append((admission, self._store.admit(admission, lease_ms=self._limits.lease_ms)))
+            replies.append((admission, self._admit(admission)))
         for admission, reply in replies:
             match await reply:
                 case Claimed(lease):
                     self._start(_first_claim(admission, lease.epoch))
                 case Scheduled() | Duplicate():
                     pass
+            self._expected.pop(admission.token, None)
 
     def _resume(self, record: Record) -> Resume:
         if record.value is None:
             raise DecodeError("The value is null; a resume notice is a JSON object.")
         return decode_resume(record.value)
 
-    def _claim(self, resume: Resume) -> Awaitable[Claim | None]:
-        return self._store.claim(
+    def expected(self) -> list[Lease]:
+        """Every lease that was asked for and is not answered yet. May be called in any thread."""
+        # One call into C makes the list: nothing can change the dict meanwhile.
+        return list(self._expected.values())
+
+    def _admit(self, admission: Admission) -> Awaitable[Admitted]:
+        self._expected[admission.token] = Lease(admission.invocation_id, 1, admission.token, admission.worker)
+        return self._store.admit(admission, lease_ms=self._limits.lease_ms)
+
+    def _claim(self, resume: Resume) -> tuple[Lease, Awaitable[Claim | None]]:
+        lease = Lease(resume.id, resume.epoch + 1, self._new_token(), self._worker)
+        self._expected[lease.token] = lease
+        claim = self._store.claim(
             resume.id,
             resume.epoch,
-            token=self._new_token(),
+            token=lease.token,
             worker=self._worker,
             lease_ms=self._limits.lease_ms,
             at_ms=self._clock.now_ms(),
         )
+        return lease, claim
 
     def _admission(self, record: Record) -> Admission:
         service = self._services.get(record.partition.topic)

@@ -41,8 +41,11 @@ class LeaseKeeper:
 
     Args:
         renewer: Makes the thread's own connection; called in the thread.
-        leases: Every lease that is held now; called in the loop, often.
-        on_answer: Called in the loop with each lease and its journal's length, `None` where it is lost.
+        leases: Every lease that is held now. Called in the thread, so that a handler that blocks the loop from its
+            first instant keeps its lease, too.
+        expected: Every lease that was asked for and not answered yet; likewise. The answer may wait behind a blocked
+            loop while the lease is running.
+        on_answer: Called in the loop with each held lease and its journal's length, `None` where it is lost.
         clock: For measuring how long the loop has been blocked.
         lease_ms: How long a renewal holds.
         block_ms_max: After so long without a turn of the loop nothing is renewed.
@@ -53,6 +56,7 @@ class LeaseKeeper:
         renewer: Callable[[], BlockingRenewer],
         *,
         leases: Callable[[], Sequence[Lease]],
+        expected: Callable[[], Sequence[Lease]],
         on_answer: Callable[[Lease, int | None], None],
         clock: Clock,
         lease_ms: int,
@@ -60,12 +64,12 @@ class LeaseKeeper:
     ) -> None:
         self._renewer = renewer
         self._leases = leases
+        self._expected = expected
         self._on_answer = on_answer
         self._clock = clock
         self._lease_ms = lease_ms
         self._block_ms_max = block_ms_max
         self._beat_ms = clock.monotonic_ms()
-        self._held: Sequence[Lease] = ()
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -75,7 +79,6 @@ class LeaseKeeper:
         thread.start()
         try:
             while thread.is_alive():
-                self._held = tuple(self._leases())
                 self._beat_ms = self._clock.monotonic_ms()
                 await self._clock.sleep(BEAT_S)
             raise RuntimeError("the thread that renews leases died; the worker must be started anew")
@@ -89,8 +92,8 @@ class LeaseKeeper:
         failing = False
         interval_s = self._lease_ms / 1000 / RENEWALS_PER_LEASE
         while not self._stop.wait(interval_s):
-            held = self._held
-            if not held:
+            held, expected = self._leases(), self._expected()
+            if not (held or expected):
                 continue
             blocked_ms = self._clock.monotonic_ms() - self._beat_ms
             if blocked_ms > self._block_ms_max:
@@ -99,7 +102,7 @@ class LeaseKeeper:
                 )
                 continue
             try:
-                lengths = renewer.renew(held, self._lease_ms)
+                lengths = renewer.renew([*held, *expected], self._lease_ms)
             except PerdureError as error:
                 if not failing:
                     logger.warning("leases cannot be renewed, trying again: %s", error)
@@ -107,7 +110,8 @@ class LeaseKeeper:
                 continue
             failing = False
             try:
-                loop.call_soon_threadsafe(self._answer, held, lengths)
+                # Of those that are only expected, nothing can be learnt: they may not have been given yet.
+                loop.call_soon_threadsafe(self._answer, held, lengths[: len(held)])
             except RuntimeError:
                 # The loop has been closed under us: the worker is gone.
                 break
