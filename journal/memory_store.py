@@ -33,7 +33,7 @@ from .store import (
     Swept,
 )
 
-WORKER_LIFE_MS = 15_000
+WORKER_LIFE_MS = 6_000
 """A worker without a heartbeat for this long is not counted as alive."""
 
 _T = TypeVar("_T")

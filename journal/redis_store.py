@@ -57,7 +57,7 @@ SWEEP_MEMBERS_MAX = 100
 REPLY_LEASE_MS = 10_000
 """How long an outcome waits for its acknowledgement by Kafka before another worker produces it again."""
 
-WORKER_LIFE_MS = 15_000
+WORKER_LIFE_MS = 6_000
 """A worker without a heartbeat for this long is not counted as alive; only placement hints depend on it."""
 
 

@@ -13,10 +13,19 @@ import hashlib
 from collections.abc import Sequence
 
 
-def slots_of(worker: str, *, workers: Sequence[str], slots: int) -> frozenset[int]:
-    """The slots that `worker` looks at; all of them where it knows of no others."""
+def slots_of(worker: str, *, workers: Sequence[str], slots: int, rank: int = 0) -> frozenset[int]:
+    """The slots that `worker` looks at; all of them where it knows of no others.
+
+    Args:
+        worker: Whose share.
+        workers: All that live, with or without it.
+        slots: How many there are.
+        rank: 0 for the slots that are its own, 1 for those in which it stands in for another one, and so on.
+    """
     rivals = [other for other in workers if other != worker]
-    return frozenset(slot for slot in range(slots) if all(_weight(worker, slot) > _weight(r, slot) for r in rivals))
+    return frozenset(
+        slot for slot in range(slots) if sum(_weight(rival, slot) > _weight(worker, slot) for rival in rivals) == rank
+    )
 
 
 def _weight(worker: str, slot: int) -> tuple[bytes, str]:

@@ -20,6 +20,9 @@ IDLE_SWEEP_MS = 250
 """A slot is looked at at least this often: a deadline set by another worker is noticed that late at worst. 64 slots
 cost 256 small scripts a second in the whole fleet, about half a percent of a core."""
 
+STAND_IN_SWEEP_MS = 1_000
+"""A slot is looked at by a second worker this often: the first one may be dead or frozen, which is noticed later."""
+
 EARLY_MS = 1
 """Added to an expected deadline: the store's clock has whole milliseconds, and an early look must be repeated."""
 
@@ -39,14 +42,22 @@ class Timers:
         self._clock = clock
         self._worker = worker
         self._on_due = on_due
+        self._workers: Sequence[str] = ()
         self._slots: frozenset[int] = frozenset(range(store.slots))
+        self._stands_in: frozenset[int] = frozenset()
         self._next_ms: dict[int, float] = {}
         self._expected: list[tuple[float, int]] = []
         self._wake = asyncio.Event()
 
     def share_with(self, workers: Sequence[str]) -> None:
-        """These workers live: keep to this one's share of the slots."""
+        """These workers live: keep to this one's share of the slots, and stand in for others in some."""
+        if workers == self._workers:
+            return
+        self._workers = workers
         self._slots = slots_of(self._worker, workers=workers, slots=self._store.slots)
+        self._stands_in = slots_of(self._worker, workers=workers, slots=self._store.slots, rank=1)
+        self._next_ms.clear()
+        self._wake.set()
 
     def expect(self, invocation_id: InvocationId, *, in_ms: float) -> None:
         """Look at the invocation's slot at that moment, whoever's share it is."""
@@ -68,14 +79,15 @@ class Timers:
 
     def _due_slots(self) -> list[int]:
         now_ms = self._clock.monotonic_ms()
-        due = {slot for slot in self._slots if self._next_ms.get(slot, 0.0) <= now_ms}
+        due = {slot for slot in self._slots | self._stands_in if self._next_ms.get(slot, 0.0) <= now_ms}
         while self._expected and self._expected[0][0] <= now_ms:
             due.add(heapq.heappop(self._expected)[1])
         return sorted(due)
 
     async def _sleep(self) -> None:
         now_ms = self._clock.monotonic_ms()
-        next_ms = min((self._next_ms.get(slot, now_ms) for slot in self._slots), default=now_ms + IDLE_SWEEP_MS)
+        looked_at = self._slots | self._stands_in
+        next_ms = min((self._next_ms.get(slot, now_ms) for slot in looked_at), default=now_ms + IDLE_SWEEP_MS)
         if self._expected:
             next_ms = min(next_ms, self._expected[0][0])
         try:
@@ -84,8 +96,10 @@ class Timers:
         except TimeoutError:
             pass
 
-    def _next_look_ms(self, next_in_ms: int | None) -> float:
+    def _next_look_ms(self, slot: int, next_in_ms: int | None) -> float:
         now_ms = self._clock.monotonic_ms()
+        if slot in self._stands_in:
+            return (now_ms // STAND_IN_SWEEP_MS + 1) * STAND_IN_SWEEP_MS
         # Idle slots are looked at at the same moments, so that their scripts leave in one write.
         idle_ms = (now_ms // IDLE_SWEEP_MS + 1) * IDLE_SWEEP_MS
         return idle_ms if next_in_ms is None else min(now_ms + next_in_ms + EARLY_MS, idle_ms)
@@ -99,8 +113,8 @@ class Timers:
             except PerdureError as error:
                 # One damaged slot must not stop the others; it is looked at again at the usual pace.
                 logger.error("slot %d could not be swept, it is tried again: %s", slot, error)
-                self._next_ms[slot] = self._next_look_ms(None)
+                self._next_ms[slot] = self._next_look_ms(slot, None)
                 continue
-            self._next_ms[slot] = self._next_look_ms(swept.next_in_ms)
+            self._next_ms[slot] = self._next_look_ms(slot, swept.next_in_ms)
             if swept.due:
                 self._on_due(swept.due)
