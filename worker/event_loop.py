@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import sys
+import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+logger = logging.getLogger(__name__)
+
+STEP_THREADS = "perdure-step"
+"""What the names of threads begin with in which steps run."""
+
+IDLE_THREAD_S = 0.2
+"""For a thread without a step to notice that it is not needed any more."""
 
 Answer = TypeVar("Answer")
 
@@ -13,6 +25,28 @@ def run_to_end(main: Coroutine[Any, Any, Answer]) -> Answer:
     """Run a coroutine on a loop of its own, as `asyncio.run`."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main)
+
+
+def leave(code: int) -> int:
+    """Return `code` for an ordinary end, or end here and now where a step still blocks its thread.
+
+    The interpreter joins all threads at its end, and would wait for that step for ever.
+    """
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(STEP_THREADS)]
+    for thread in threads:
+        thread.join(IDLE_THREAD_S)
+    if any(thread.is_alive() for thread in threads):
+        logger.warning("steps still run in threads; ending the process without them")
+        end_process(code)
+    return code
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process without waiting for anything but what was logged and printed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -28,6 +28,7 @@ from .application import Application
 from .attempts import AttemptSettings
 from .clock import Clock, SystemClock, system_random
 from .engine import Engine, EngineSettings
+from .event_loop import STEP_THREADS, end_process
 from .kafka_broker import KafkaBroker
 from .scope import install_task_factory
 from .settings import Settings
@@ -36,6 +37,10 @@ from .topics import consumed_topics, plan_topics
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+STOP_MARGIN_S = 10.0
+"""After the grace, for cancelled handlers, last words and the clients' farewells. A step that swallows its cancellation
+would keep the process for ever; it is ended then, and its lease runs out."""
 
 START_RETRY_S = 1.0
 """Between two looks for a Redis that does not answer while a worker starts."""
@@ -58,8 +63,8 @@ def surroundings() -> Surroundings:
 async def run_worker(application: Application, settings: Settings, around: Surroundings | None = None) -> int:
     """Run one worker until SIGTERM or SIGINT; returns the exit code, 0 after an orderly stop.
 
-    What is being executed at the signal gets `grace_s` to end; the rest is handed over at once. A second signal ends
-    the process without waiting.
+    What is being executed at the signal gets `grace_s` to end; the rest is handed over at once. A second signal, or
+    something that does not end, ends the process without waiting.
 
     Raises:
         SettingsError: A setting is wrong, or Redis may lose data and that was not allowed explicitly.
@@ -76,6 +81,7 @@ async def run_worker(application: Application, settings: Settings, around: Surro
                 os._exit(1)
             logger.info("stopping: what runs has %g s to end", settings.grace_s)
             engine.stop()
+            loop.call_later(settings.grace_s + STOP_MARGIN_S, _give_up)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
@@ -105,7 +111,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
     undo = install_task_factory(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(undo)
-        threads = ThreadPoolExecutor(settings.step_threads_max, thread_name_prefix="perdure-step")
+        threads = ThreadPoolExecutor(settings.step_threads_max, thread_name_prefix=STEP_THREADS)
         # Not waited for: a thread that blocks for ever must not keep the process.
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
@@ -129,6 +135,11 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         await stack.enter_async_context(broker)
         logger.info("worker %s of namespace %s begins", worker, settings.namespace)
         yield engine
+
+
+def _give_up() -> None:
+    logger.error("something does not end; ending the process without it")
+    end_process(1)
 
 
 def worker_name(entropy: random.Random) -> str:

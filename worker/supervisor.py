@@ -27,8 +27,8 @@ RESTART_S_MAX = 30.0
 HEALTHY_S = 60.0
 """A child that lived so long did not die of how it was started: back-off begins anew."""
 
-KILL_MARGIN_S = 5.0
-"""How much longer than its grace a child may take to end before it is killed."""
+KILL_MARGIN_S = 12.0
+"""How much longer than its grace a child may take to end before it is killed; it ends itself somewhat earlier."""
 
 REPORT_TIMEOUT_S = 5.0
 """For telling Redis of a death; after it the lease ends by itself."""

@@ -13,7 +13,7 @@ from .flags import BootstrapServers, LogFormat, LogLevel, Namespace, RedisUrl, T
 PROCESSES_MAX = 256
 """More processes than any one machine's cores: a typo."""
 
-LIFELINE_MARGIN_S = 5.0
+LIFELINE_MARGIN_S = 12.0
 """How much longer than its grace a worker without a supervisor may take to end."""
 
 
@@ -57,7 +57,7 @@ def worker(
         for line in unknown_variables(os.environ):
             typer.echo(f"perdure: {line}", err=True)
     from perdure.worker.application import load_application
-    from perdure.worker.event_loop import run_to_end
+    from perdure.worker.event_loop import leave, run_to_end
 
     # The supervisor loads it, too: an application that cannot be loaded ends the command before any child starts.
     application = load_application(target)
@@ -67,4 +67,4 @@ def worker(
         raise typer.Exit(run_to_end(run_fleet(target, settings, processes=processes)))
     from perdure.worker.main import run_worker
 
-    raise typer.Exit(run_to_end(run_worker(application, settings)))
+    raise typer.Exit(leave(run_to_end(run_worker(application, settings))))
