@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,15 +156,14 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """End the worker in order, or by force when it takes too long. Safe to repeat."""
-        if self._watchdog.poll() is not None:
-            return
         stdin = self._watchdog.stdin
         assert stdin is not None, "started with pipes"
         with self._watchdog, contextlib.suppress(BrokenPipeError):
-            stdin.write(b"15\n")
-            stdin.flush()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._watchdog.wait(STOP_S)
+            if self._watchdog.poll() is None:
+                stdin.write(b"%d\n" % signal.SIGTERM)
+                stdin.flush()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._watchdog.wait(STOP_S)
             stdin.close()
 
 
