@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from perdure.journal.store import Due, HintDue, ReplyDue, ResumeDue, Store
+from perdure.journal.store import Due, HintDue, Lease, ReplyDue, ResumeDue, Store
 from perdure.schemas.entries import Outcome
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
@@ -31,7 +31,7 @@ from .clock import Clock
 from .committer import Committer, DurableBarrier
 from .departures import AttemptEnd, Completed, Left, Lost, Released
 from .intake import Intake, IntakeLimits
-from .leases import BlockingRenewer, LeaseKeeper
+from .leases import Renewal
 from .outbox import Outbox
 from .timers import Timers
 from .topics import dead_letter_topic, is_resume_topic, resume_topic, service_topic
@@ -62,7 +62,6 @@ class EngineSettings:
         concurrency: Attempts at once.
         lease_ms: How long an attempt may append without a renewal.
         grace_ms: How long a stop waits for what runs.
-        block_ms_max: How long a handler may block the loop before its worker's leases are let go.
         record_bytes_max: A larger record is a dead letter.
         attempts: What holds for attempts.
     """
@@ -72,7 +71,6 @@ class EngineSettings:
     concurrency: int
     lease_ms: int
     grace_ms: int
-    block_ms_max: int
     record_bytes_max: int
     attempts: AttemptSettings
 
@@ -86,7 +84,7 @@ class Engine:
         store: The invocations.
         broker: The records; entered by the caller, after the engine was made.
         barrier: The durable point.
-        renewer: Makes the lease thread's connection.
+        renewal: Keeps leases alive.
         clock: Time.
         new_token: Makes a fencing token that nobody made before.
         threads: Where sync steps run.
@@ -101,7 +99,7 @@ class Engine:
         store: Store,
         broker: Broker,
         barrier: DurableBarrier,
-        renewer: Callable[[], BlockingRenewer],
+        renewal: Renewal,
         clock: Clock,
         new_token: Callable[[], str],
         threads: Executor,
@@ -126,15 +124,7 @@ class Engine:
             concurrency=settings.concurrency,
             on_end=self._ended,
         )
-        self._leases = LeaseKeeper(
-            renewer,
-            leases=self._attempts.leases,
-            expected=lambda: self._intake.expected(),
-            on_answer=self._attempts.renewed,
-            clock=clock,
-            lease_ms=settings.lease_ms,
-            block_ms_max=settings.block_ms_max,
-        )
+        self._renewal = renewal
         self._committer = Committer(broker, barrier, clock=clock, admit_again=self._take_again)
         self._intake = Intake(
             store,
@@ -160,6 +150,18 @@ class Engine:
         """Something was appended to an invocation that this worker runs."""
         self._attempts.poke(InvocationId(message.decode()))
 
+    def held(self) -> Sequence[Lease]:
+        """See `HeldLeases`."""
+        return self._attempts.leases()
+
+    def expected(self) -> Sequence[Lease]:
+        """See `HeldLeases`."""
+        return self._intake.expected()
+
+    def renewed(self, lease: Lease, length: int | None) -> None:
+        """See `HeldLeases`."""
+        self._attempts.renewed(lease, length)
+
     def check_all(self) -> None:
         """Hints may have been lost: look at every invocation that runs here."""
         for lease in self._attempts.leases():
@@ -179,7 +181,7 @@ class Engine:
                 for name, work in (
                     ("outbox", self._outbox.run()),
                     ("timers", self._timers.run()),
-                    ("leases", self._leases.run()),
+                    ("leases", self._renewal.run(self)),
                     ("committer", self._committer.run()),
                     ("heartbeat", self._heartbeat()),
                 )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from perdure.journal.store import Lease
+from perdure.journal.store import Lease, Store
 from perdure.schemas.errors import PerdureError
 
 from .clock import Clock
@@ -36,46 +36,74 @@ class BlockingRenewer(Protocol):
         """Close the connection."""
 
 
-class LeaseKeeper:
-    """Renews what `leases` names, until cancelled.
+class HeldLeases(Protocol):
+    """What is renewed, and who is told: `engine.Engine` answers with its attempts and its intake."""
+
+    def held(self) -> Sequence[Lease]:
+        """Every lease that is held now. Called from any thread."""
+
+    def expected(self) -> Sequence[Lease]:
+        """Every lease that was asked for and not answered yet. Called from any thread.
+
+        The answer may wait behind a blocked loop while the lease is running.
+        """
+
+    def renewed(self, lease: Lease, length: int | None) -> None:
+        """A held lease was renewed, and its journal has that length; `None`: it is lost. Called in the loop."""
+
+
+class Renewal(Protocol):
+    """Keeps leases alive: `ThreadRenewal` in a worker, `LoopRenewal` where everything runs in one thread."""
+
+    async def run(self, leases: HeldLeases) -> None:
+        """Renew until cancelled."""
+
+
+class LoopRenewal:
+    """Renews through the store, in the loop: for engines that run in one thread on a simulated clock."""
+
+    def __init__(self, store: Store, *, clock: Clock, lease_ms: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._lease_ms = lease_ms
+
+    async def run(self, leases: HeldLeases) -> None:
+        """Renew until cancelled."""
+        while True:
+            await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
+            held = leases.held()
+            for lease, length in zip(held, await self._store.renew(held, lease_ms=self._lease_ms), strict=True):
+                leases.renewed(lease, length)
+
+
+class ThreadRenewal:
+    """Renews from a thread with a connection of its own, so that a blocked loop does not stop it.
 
     Args:
         renewer: Makes the thread's own connection; called in the thread.
-        leases: Every lease that is held now. Called in the thread, so that a handler that blocks the loop from its
-            first instant keeps its lease, too.
-        expected: Every lease that was asked for and not answered yet; likewise. The answer may wait behind a blocked
-            loop while the lease is running.
-        on_answer: Called in the loop with each held lease and its journal's length, `None` where it is lost.
         clock: For measuring how long the loop has been blocked.
         lease_ms: How long a renewal holds.
         block_ms_max: After so long without a turn of the loop nothing is renewed.
     """
 
     def __init__(
-        self,
-        renewer: Callable[[], BlockingRenewer],
-        *,
-        leases: Callable[[], Sequence[Lease]],
-        expected: Callable[[], Sequence[Lease]],
-        on_answer: Callable[[Lease, int | None], None],
-        clock: Clock,
-        lease_ms: int,
-        block_ms_max: int,
+        self, renewer: Callable[[], BlockingRenewer], *, clock: Clock, lease_ms: int, block_ms_max: int
     ) -> None:
         self._renewer = renewer
-        self._leases = leases
-        self._expected = expected
-        self._on_answer = on_answer
         self._clock = clock
         self._lease_ms = lease_ms
         self._block_ms_max = block_ms_max
         self._beat_ms = clock.monotonic_ms()
         self._stop = threading.Event()
 
-    async def run(self) -> None:
-        """Renew until cancelled."""
+    async def run(self, leases: HeldLeases) -> None:
+        """Renew until cancelled.
+
+        Raises:
+            RuntimeError: The thread died, which is a bug of ours: leases would run out unseen.
+        """
         loop = asyncio.get_running_loop()
-        thread = threading.Thread(target=self._renew_for_ever, args=(loop,), name="perdure-leases", daemon=True)
+        thread = threading.Thread(target=self._renew_for_ever, args=(loop, leases), name="perdure-leases", daemon=True)
         thread.start()
         try:
             while thread.is_alive():
@@ -87,12 +115,12 @@ class LeaseKeeper:
             # Bounded by the renewer's own timeout; not awaited for longer, the thread is a daemon.
             await asyncio.to_thread(thread.join, 5.0)
 
-    def _renew_for_ever(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _renew_for_ever(self, loop: asyncio.AbstractEventLoop, leases: HeldLeases) -> None:
         renewer = self._renewer()
         failing = False
         interval_s = self._lease_ms / 1000 / RENEWALS_PER_LEASE
         while not self._stop.wait(interval_s):
-            held, expected = self._leases(), self._expected()
+            held, expected = leases.held(), leases.expected()
             if not (held or expected):
                 continue
             blocked_ms = self._clock.monotonic_ms() - self._beat_ms
@@ -111,12 +139,13 @@ class LeaseKeeper:
             failing = False
             try:
                 # Of those that are only expected, nothing can be learnt: they may not have been given yet.
-                loop.call_soon_threadsafe(self._answer, held, lengths[: len(held)])
+                loop.call_soon_threadsafe(_answer, leases, held, lengths[: len(held)])
             except RuntimeError:
                 # The loop has been closed under us: the worker is gone.
                 break
         renewer.close()
 
-    def _answer(self, leases: Sequence[Lease], lengths: Sequence[int | None]) -> None:
-        for lease, length in zip(leases, lengths, strict=True):
-            self._on_answer(lease, length)
+
+def _answer(leases: HeldLeases, held: Sequence[Lease], lengths: Sequence[int | None]) -> None:
+    for lease, length in zip(held, lengths, strict=True):
+        leases.renewed(lease, length)

@@ -30,6 +30,7 @@ from .clock import Clock, SystemClock, system_random
 from .engine import Engine, EngineSettings
 from .event_loop import STEP_THREADS, end_process
 from .kafka_broker import KafkaBroker
+from .leases import ThreadRenewal
 from .scope import install_task_factory
 from .settings import Settings
 from .topics import consumed_topics, plan_topics
@@ -124,7 +125,12 @@ async def worker_engine(application: Application, settings: Settings, around: Su
             store=store,
             broker=broker,
             barrier=barrier,
-            renewer=lambda: ThreadRenewer(config, keys),
+            renewal=ThreadRenewal(
+                lambda: ThreadRenewer(config, keys),
+                clock=around.clock,
+                lease_ms=int(settings.lease_s * 1000),
+                block_ms_max=settings.block_ms_max,
+            ),
             clock=around.clock,
             new_token=lambda: f"{around.entropy.getrandbits(64):016x}",
             threads=threads,
@@ -171,7 +177,6 @@ def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
         concurrency=settings.concurrency,
         lease_ms=int(settings.lease_s * 1000),
         grace_ms=int(settings.grace_s * 1000),
-        block_ms_max=settings.block_ms_max,
         record_bytes_max=settings.record_bytes_max,
         attempts=AttemptSettings(
             inactivity_ms=int(settings.inactivity_timeout_s * 1000),
