@@ -26,11 +26,11 @@ from .broker import Partition
 
 @dataclass(slots=True)
 class _Progress:
-    """One partition in one generation. `order` holds what was fetched, of which `open` is not done yet."""
+    """One assigned partition. `order` holds what was fetched, ascending; `open`, by generation, what is not done."""
 
     generation: int
     order: deque[int] = field(default_factory=deque)
-    open: set[int] = field(default_factory=set)
+    open: dict[int, int] = field(default_factory=dict)
     next_offset: int | None = None
     committed: int | None = None
 
@@ -39,6 +39,12 @@ class _Progress:
         while self.order and self.order[0] not in self.open:
             self.order.popleft()
         return self.order[0] if self.order else self.next_offset
+
+    def rewind(self, offset: int, generation: int) -> None:
+        """Forget what will be fetched again; what lies below and is not done still holds the watermark."""
+        self.generation = generation
+        while self.order and self.order[-1] >= offset:
+            self.open.pop(self.order.pop(), None)
 
 
 class OffsetTracker:
@@ -77,8 +83,8 @@ class OffsetTracker:
         """Register a record that must be done before anything above it may be committed.
 
         An offset at or below the last fetched one means that the partition was rewound, by us or because it was
-        truncated or created anew: a new generation begins there, and the watermark goes back with it. That may commit
-        a lower offset than before, which repeats records and never loses one.
+        truncated or created anew: a new generation begins there for it and all above, and the watermark goes back with
+        it. That may commit a lower offset than before, which repeats records and never loses one.
 
         Returns:
             The generation that the record belongs to, for `done`; 0 if the partition is not held, and then nothing
@@ -91,10 +97,9 @@ class OffsetTracker:
             progress.committed = offset
         elif offset < progress.next_offset:
             self._generation += 1
-            progress = _Progress(self._generation, committed=progress.committed)
-            self._partitions[partition] = progress
+            progress.rewind(offset, self._generation)
         progress.order.append(offset)
-        progress.open.add(offset)
+        progress.open[offset] = progress.generation
         progress.next_offset = offset + 1
         return progress.generation
 
@@ -108,8 +113,8 @@ class OffsetTracker:
                 whichever is current: right only if being done outlives an assignment (an admission does).
         """
         progress = self._partitions.get(partition)
-        if progress is not None and generation in (None, progress.generation):
-            progress.open.discard(offset)
+        if progress is not None and generation in (None, progress.open.get(offset)):
+            progress.open.pop(offset, None)
 
     def committable(self) -> dict[Partition, int]:
         """The watermark of each partition where it differs from what was last committed; maybe empty."""

@@ -163,6 +163,19 @@ def test_a_rewind_takes_the_watermark_back() -> None:
     assert tracker.committable() == {P: 500}
 
 
+def test_a_rewind_forgets_nothing_below_it() -> None:
+    """What is open below the new position is not fetched again: it still holds the watermark, and its `done` counts."""
+    tracker = OffsetTracker()
+    tracker.assigned([P])
+    old = [tracker.fetched(P, offset) for offset in (5, 6, 7)]
+    new = tracker.fetched(P, 6)
+    tracker.done(P, 6, generation=new)
+    tracker.done(P, 7, generation=old[2])
+    assert tracker.committable() == {}
+    tracker.done(P, 5, generation=old[0])
+    assert tracker.committable() == {P: 7}
+
+
 def test_backlog_counts_what_is_open() -> None:
     """Records in flight count, over all partitions (parallel-consumer #836)."""
     tracker = tracker_with(5, 6)
