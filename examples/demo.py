@@ -115,7 +115,6 @@ def _settings(servers: EmbeddedServers) -> Settings:
         kafka_session_timeout_ms=1_000,
         kafka_fetch_max_wait_ms=10,
         topic_partitions=4,
-        lease_s=2.0,
         grace_s=5.0,
     )
 

@@ -26,7 +26,13 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 
 @pytest.fixture
-def settings(redis_url: str, bootstrap_servers: str, namespace: str) -> Settings:
+def always_replay() -> bool:
+    """Whether every await is replayed; parametrize it by its name to have both."""
+    return False
+
+
+@pytest.fixture
+def settings(redis_url: str, bootstrap_servers: str, namespace: str, always_replay: bool) -> Settings:
     """One worker on the session's servers, which need not share partitions with anyone."""
     return Settings.load(
         redis_url=redis_url,
@@ -35,6 +41,7 @@ def settings(redis_url: str, bootstrap_servers: str, namespace: str) -> Settings
         kafka_assignment="manual",
         kafka_fetch_max_wait_ms=10,
         topic_partitions=2,
+        always_replay=always_replay,
     )
 
 

@@ -14,7 +14,10 @@ from .conftest import Running
 
 PATIENCE = timedelta(seconds=20)
 
+both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
 
+
+@both_ways
 async def test_a_trip_that_can_be_had_is_booked(running: Running, ledger: Ledger) -> None:
     """Three bookings, and nothing is cancelled."""
     async with running(application) as client:
@@ -23,6 +26,7 @@ async def test_a_trip_that_can_be_had_is_booked(running: Running, ledger: Ledger
     assert [effect.name for effect in ledger.effects()] == ["book flight", "book car", "book hotel"]
 
 
+@both_ways
 async def test_what_was_booked_is_cancelled_newest_first(running: Running, ledger: Ledger) -> None:
     """Without a hotel everything is undone, and the caller hears why."""
     async with running(application) as client:

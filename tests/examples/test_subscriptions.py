@@ -15,7 +15,10 @@ from .conftest import Running
 
 PATIENCE = timedelta(seconds=20)
 
+both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
 
+
+@both_ways
 async def test_every_effect_happens_once_and_failures_are_tried_again(running: Running, ledger: Ledger) -> None:
     """The card is charged once and each subscription added once, though one provider refuses twice."""
     request = AddRequest(
@@ -33,6 +36,7 @@ async def test_every_effect_happens_once_and_failures_are_tried_again(running: R
     }
 
 
+@both_ways
 async def test_a_declined_card_ends_it(running: Running, ledger: Ledger) -> None:
     """A TerminalError of the payment is the outcome, and nothing is subscribed to."""
     request = AddRequest(user_id="u-1", credit_card="4111111111110000", subscriptions=["news"])
@@ -43,6 +47,7 @@ async def test_a_declined_card_ends_it(running: Running, ledger: Ledger) -> None
     assert ledger.effects() == []
 
 
+@both_ways
 async def test_a_retry_of_a_step_has_the_same_key(running: Running, ledger: Ledger) -> None:
     """Every try of one step shows the outside world one idempotency key, and each step its own."""
     request = AddRequest(
