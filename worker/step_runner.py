@@ -71,8 +71,9 @@ class StepRunner:
 
     async def all_done(self) -> None:
         """Return when every step that was started has a result."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
+        # A task that was cancelled before it began stays among them.
+        while tasks := [task for task in self._tasks.values() if not task.done()]:
+            await asyncio.wait(tasks)
 
     def cut(self) -> None:
         """Cancel every step. A thread cannot be cancelled; its result is dropped."""

@@ -88,11 +88,11 @@ async def test_values_keep_their_types(stage: Stage) -> None:
         def step() -> Receipt:
             return Receipt(total=7)
 
-        hinted = await ctx.run("hinted", lambda: {"total": 8}, type_hint=Receipt)
+        hinted: Any = await ctx.run("hinted", lambda: {"total": 8}, type_hint=Receipt)
         receipt = await ctx.run("annotated", step)
         seen.extend((hinted, receipt))
         await ctx.run("last", lambda: None)
-        return hinted.total + receipt.total
+        return int(hinted.total + receipt.total)
 
     assert (await stage.play(play)).result == 15
     assert {type(value) for value in seen} == {Receipt}
