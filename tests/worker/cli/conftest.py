@@ -111,9 +111,19 @@ async def worker(shop: str, places: None) -> AsyncIterator[asyncio.subprocess.Pr
         sys.executable, "-m", "perdure", "worker", shop, env=dict(os.environ)
     )
     yield process
+    await end(process)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """End a process in order, or with force, so that a failed test does not hang."""
     if process.returncode is None:
         process.terminate()
-    await process.wait()
+    try:
+        await asyncio.wait_for(process.wait(), 15)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 @pytest.fixture
