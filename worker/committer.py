@@ -130,7 +130,15 @@ class Committer:
         self._failing = False
         if connection != self._connection:
             # The pass vouches for nothing that was admitted before this connection was made.
-            await self._admit_again([item.record for item in list(self._unvouched)[:covered]])
+            again = [self._unvouched.popleft() for _ in range(covered)]
+            try:
+                await self._admit_again([item.record for item in again])
+            except BaseException:
+                self._unvouched.extendleft(reversed(again))
+                raise
+            # Written anew just now: where the barrier lags, it covers them that much later.
+            now_ms = self._clock.monotonic_ms()
+            self._unvouched.extendleft(item._replace(at_ms=now_ms) for item in reversed(again))
             self._connection = connection
             return
         horizon_ms = began_ms - self._barrier.lag_ms

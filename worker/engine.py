@@ -138,6 +138,7 @@ class Engine:
             start=self._attempts.start,
             settled=self._committer.admitted,
         )
+        self._replying: set[InvocationId] = set()
         self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
         broker.listen(self._committer)
@@ -210,8 +211,8 @@ class Engine:
                 await self._outbox.emptied()
                 await self._committer.commit()
                 await self._store.retire(self._settings.worker)
-        except TimeoutError:
-            logger.warning("Kafka or Redis did not answer while stopping; other workers will do what is left")
+        except (TimeoutError, PerdureError) as error:
+            logger.warning("not all was said while stopping, and other workers will do what is left: %r", error)
 
     async def _take(self) -> None:
         while True:
@@ -253,12 +254,17 @@ class Engine:
         self._outbox.put(Outgoing(topic, invocation_id.encode(), Resume(invocation_id, epoch).encode()))
 
     def _reply(self, invocation_id: InvocationId, topics: Sequence[str], outcome: Outcome) -> None:
+        if invocation_id in self._replying:
+            # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
+            return
+        self._replying.add(invocation_id)
         waiting = len(topics)
 
         def acknowledged() -> None:
             nonlocal waiting
             waiting -= 1
             if waiting == 0:
+                self._replying.discard(invocation_id)
                 self._attempts.spawn(self._store.acknowledge(invocation_id))
 
         value = encode_reply(invocation_id, outcome)

@@ -2,6 +2,8 @@
 
 Everything that goes in is in Redis's `due` or is a Kafka record whose offset waits, so a crash here loses nothing;
 receivers drop duplicates by id.
+
+Law: one topic never holds up another. A reply topic is named by whoever sends an invocation, and may not exist.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ WAITING_MAX = 50_000
 """Records that wait for Kafka; beyond it new resume records are left to their redelivery from `due`."""
 
 RETRY_S = 0.5
-"""Between tries while Kafka does not acknowledge; the broker itself waits for a connection."""
+RETRY_S_MAX = 10.0
+"""Between tries while Kafka does not acknowledge, doubling; the broker itself waits for a connection."""
 
 
 class _Item(NamedTuple):
@@ -35,12 +38,14 @@ class _Item(NamedTuple):
 
 
 class Outbox:
-    """A queue to Kafka, and the one task that empties it."""
+    """A queue to each topic, and for each that is not empty the one task that empties it."""
 
     def __init__(self, broker: Broker, *, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
-        self._items: deque[_Item] = deque()
+        self._topics: dict[str, deque[_Item]] = {}
+        self._waiting = 0
+        self._begun: list[str] = []
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -50,10 +55,15 @@ class Outbox:
 
         Without `acknowledged` nobody depends on this copy, and it is dropped when too many wait.
         """
-        if acknowledged is None and len(self._items) >= WAITING_MAX:
+        if acknowledged is None and self._waiting >= WAITING_MAX:
             return
-        self._items.append(_Item(outgoing, acknowledged))
-        self._filled.set()
+        items = self._topics.get(outgoing.topic)
+        if items is None:
+            items = self._topics[outgoing.topic] = deque()
+            self._begun.append(outgoing.topic)
+            self._filled.set()
+        items.append(_Item(outgoing, acknowledged))
+        self._waiting += 1
         self._emptied.clear()
 
     async def emptied(self) -> None:
@@ -62,39 +72,44 @@ class Outbox:
 
     async def run(self) -> None:
         """Produce until cancelled."""
-        while True:
-            await self._filled.wait()
-            batch = [self._items.popleft() for _ in range(min(BATCH_MAX, len(self._items)))]
-            await self._produce(batch)
-            if not self._items:
+        async with asyncio.TaskGroup() as topics:
+            while True:
+                await self._filled.wait()
                 self._filled.clear()
-                self._emptied.set()
+                begun, self._begun = self._begun, []
+                for topic in begun:
+                    topics.create_task(self._empty(topic))
 
-    async def _produce(self, batch: list[_Item]) -> None:
-        while batch:
+    async def _empty(self, topic: str) -> None:
+        items = self._topics[topic]
+        while items:
+            batch = [items.popleft() for _ in range(min(BATCH_MAX, len(items)))]
+            await self._produce(topic, batch)
+            self._waiting -= len(batch)
+        del self._topics[topic]
+        if not self._topics:
+            self._emptied.set()
+
+    async def _produce(self, topic: str, batch: list[_Item]) -> None:
+        pause_s = RETRY_S
+        while True:
             try:
                 await self._broker.produce([item.outgoing for item in batch])
             except RecordTooLargeError as error:
-                batch = await self._one_by_one(batch, error)
+                if len(batch) == 1:
+                    logger.error("a record for %s can never be produced; it stays where it came from: %s", topic, error)
+                    return
+                for item in batch:
+                    await self._produce(topic, [item])
+                return
             except BrokerError as error:
-                # The broker says once that it is away; here it is only a detail.
-                logger.debug("Kafka did not acknowledge, producing again", extra={"error": str(error)})
-                await self._clock.sleep(RETRY_S)
+                # The broker says once that it is away; here it is only a detail, unless it is this topic's alone.
+                level = logging.WARNING if pause_s >= RETRY_S_MAX else logging.DEBUG
+                logger.log(level, "records for %s are not acknowledged, producing them again: %s", topic, error)
+                await self._clock.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_S_MAX)
             else:
                 for item in batch:
                     if item.acknowledged is not None:
                         item.acknowledged()
                 return
-
-    async def _one_by_one(self, batch: list[_Item], error: RecordTooLargeError) -> list[_Item]:
-        """Produce what can be produced; what never can be is reported and let go of."""
-        if len(batch) == 1:
-            logger.error(
-                "a record for %s can never be produced and is kept where it came from: %s",
-                batch[0].outgoing.topic,
-                error,
-            )
-            return []
-        for item in batch:
-            await self._produce([item])
-        return []
