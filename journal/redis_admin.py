@@ -6,7 +6,9 @@ send a command again after a timeout, and may ask WAITAOF on another connection 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
@@ -138,8 +140,10 @@ class Line:
         self.config = config
         self.connections = 0
         """How many times it was connected so far."""
+        self._reply_timeout_s = reply_timeout_s
         make = redis.asyncio.connection.SSLConnection if config.tls else redis.asyncio.connection.Connection
-        arguments = _arguments(config, name=name, reply_timeout_s=reply_timeout_s)
+        # Timeouts are our own: redis-py's use asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+        arguments = _arguments(config, name=name, reply_timeout_s=None)
         self._connection = make(**arguments, retry=AsyncRetry(NoBackoff(), 0))
 
     async def connect(self) -> None:
@@ -151,7 +155,8 @@ class Line:
         """
         if not self._connection.is_connected:
             with _translated(self.config):
-                await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
             self.connections += 1
 
     async def ask(self, *command: Word) -> Any:
@@ -185,7 +190,8 @@ class Line:
         """
         with _translated(self.config):
             packed = self._connection.pack_commands(commands)
-            await self._connection.send_packed_command(packed, check_health=False)
+            async with asyncio.timeout(self._reply_timeout_s):
+                await self._connection.send_packed_command(packed, check_health=False)
 
     async def read(self, *, wait_s: float | None = None) -> Any:
         """Return the next answer or message.
@@ -198,7 +204,10 @@ class Line:
         """
         with _translated(self.config):
             try:
-                return await self._connection.read_response(timeout=wait_s)
+                if wait_s is not None:
+                    return await self._connection.read_response(timeout=wait_s)
+                async with asyncio.timeout(self._reply_timeout_s):
+                    return await self._connection.read_response(timeout=math.inf)
             except ResponseError as error:
                 return _refusal(error)
 
@@ -257,7 +266,7 @@ async def opened(config: RedisConfig) -> AsyncIterator[Line]:
         await line.close()
 
 
-def _arguments(config: RedisConfig, *, name: str, reply_timeout_s: float) -> dict[str, Any]:
+def _arguments(config: RedisConfig, *, name: str, reply_timeout_s: float | None) -> dict[str, Any]:
     tls = {
         "ssl_ca_certs": config.tls_ca_file,
         "ssl_certfile": config.tls_cert_file,
@@ -320,8 +329,9 @@ def _translated(config: RedisConfig) -> Iterator[None]:
         # Reached while connecting only: answers to commands are values.
         raise _refusal(error).to_error(config) from error
     except (ConnectionError, TimeoutError, OSError) as error:
+        why = str(error) or "no answer in time"
         raise StoreError(
-            f"Redis {config.address} does not answer ({error}): start it, or mend PERDURE_REDIS_URL."
+            f"Redis {config.address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL."
         ) from error
     except RedisError as error:
         raise StoreError(f"The connection to Redis {config.address} cannot be used: {error}.") from error

@@ -9,6 +9,7 @@ import pytest
 from perdure.journal.durability import durability_problems
 from perdure.journal.redis_admin import (
     FORMAT,
+    Line,
     NamespaceSettings,
     Refusal,
     ThreadLine,
@@ -155,3 +156,39 @@ async def test_a_line_connects_anew_after_a_loss_and_sends_nothing_twice(private
             await line.ask("INCR", "n")
         assert await line.ask("GET", "n") == b"1"
         assert line.connections == 2
+
+
+async def test_a_frozen_server_is_given_up_in_time(private_redis: ServerProcess) -> None:
+    """A server that accepts and does not answer is an error, while connecting and while asking, and heals."""
+    config = RedisConfig(host="127.0.0.1", port=private_redis.port)
+    line = Line(config, name="test", reply_timeout_s=0.1)
+    await line.ask("PING")
+    await private_redis.pause()
+    try:
+        with pytest.raises(StoreError, match="no answer in time"):
+            await line.ask("PING")
+    finally:
+        await private_redis.resume()
+    assert await line.ask("PING") == b"PONG"
+    await line.close()
+
+
+async def test_a_cancellation_is_never_swallowed(config: RedisConfig) -> None:
+    """A task that asks without end ends when it is cancelled, at whichever moment of a call that falls."""
+
+    async def ask_for_ever() -> None:
+        line = Line(config, name="test")
+        try:
+            while True:
+                await line.ask("PING")
+                await line.close()
+        finally:
+            await line.close()
+
+    for turns in range(60):
+        task = asyncio.create_task(ask_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
