@@ -1,0 +1,43 @@
+"""Waiting for outcomes: `perdure.worker.outcomes`. The rest is shown in test_client.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+from perdure.journal.connected_store import connected_store
+from perdure.journal.keys import Keys
+from perdure.journal.redis_admin import opened
+from perdure.journal.redis_config import RedisConfig
+from perdure.journal.store import Admission, Claimed
+from perdure.schemas.entries import Input, Output, Success
+from perdure.schemas.ids import new_invocation_id
+from perdure.worker.clock import system_random
+from perdure.worker.outcomes import Outcomes
+from tests.waiting import wait_until
+
+DAY_MS = 86_400_000
+
+
+async def test_nonsense_on_the_channel_does_no_harm(redis_url: str, namespace: str) -> None:
+    """Anybody can publish: what is not an outcome makes a wait look into the store, and the true outcome comes."""
+    config, keys = RedisConfig.from_url(redis_url), Keys(namespace, slots=2)
+    admission = Admission(
+        new_invocation_id("S", None, system_random()), "S", "h", None, Input(0, "w", (), b""), token="t", worker="w"
+    )
+    async with connected_store(config, keys, name="test") as store:
+        claimed = await store.admit(admission, lease_ms=DAY_MS)
+        assert isinstance(claimed, Claimed)
+        async with Outcomes(store, config, keys, client="c") as outcomes, opened(config) as line:
+            wait = asyncio.create_task(outcomes.wait(admission.invocation_id, sent=False))
+            nonsense = ["", "{}", "\x00", f'{{"id":"{admission.invocation_id}","output":{{"value":', "null"]
+
+            async def heard() -> bool:
+                return all([await line.ask("PUBLISH", outcomes.channel, text) == 1 for text in nonsense])
+
+            await wait_until(heard)
+            assert not wait.done()
+            output = Output(0, Success(b"1"))
+            await store.complete(
+                claimed.lease, [output], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS
+            )
+            assert await asyncio.wait_for(wait, 20) == Success(b"1")
