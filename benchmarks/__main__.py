@@ -43,13 +43,19 @@ async def run(options: argparse.Namespace) -> None:
     plan = Plan(options.windows, options.seconds)
     for name in SCENARIOS if options.scenario == "all" else [options.scenario]:
         async with asyncio.timeout(RUN_S_MAX + 4 * plan.windows * plan.seconds):
-            line = await measure(name, environment, plan, command=sys.argv[1:])
+            line = await measure(name, environment, plan, command=_without_file(sys.argv[1:]))
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         if options.json is not None:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             with options.json.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def _without_file(arguments: list[str]) -> list[str]:
+    places = [index for index, argument in enumerate(arguments) if argument == "--json"]
+    skipped = {index + offset for index in places for offset in (0, 1)}
+    return [a for index, a in enumerate(arguments) if index not in skipped and not a.startswith("--json=")]
 
 
 def main() -> int:

@@ -96,15 +96,18 @@ def _values(runs: Sequence[Run]) -> str:
 
 
 def _share_of_floor(runs: Sequence[Run]) -> str:
-    values = {(run["scenario"], run["servers"], run["fsync"]): run["value"] for run in runs}
-    shares = [
-        f"{value / values['floor', servers, fsync]:.0%} ({servers}, {fsync})"
-        for (scenario, servers, fsync), value in values.items()
-        if scenario == "steps" and ("floor", servers, fsync) in values
-    ]
-    return f"\n\nSteps as a share of the floor at the same concurrency: {', '.join(shares)}; to reach: ≥ 25 %." * bool(
-        shares
-    )
+    """Both are rates: beside other load their ratio says more about that load than about the engine."""
+    found = {(run["scenario"], run["servers"], run["fsync"]): run for run in runs}
+    shares = []
+    for (scenario, servers, fsync), run in found.items():
+        floor = found.get(("floor", servers, fsync))
+        if scenario == "steps" and floor is not None:
+            loaded = max(run["other_load_cores"], floor["other_load_cores"]) > LOADED_CORES
+            share = "not comparable, other load" if loaded else f"{run['value'] / floor['value']:.0%}"
+            shares.append(f"{share} ({servers}, {fsync})")
+    if not shares:
+        return ""
+    return f"\n\nSteps as a share of the floor at the same concurrency (to reach: ≥ 25 %): {'; '.join(shares)}."
 
 
 def _costs(runs: Sequence[Run]) -> str:

@@ -66,7 +66,7 @@ async def measure(name: str, environment: Environment, plan: Plan, *, command: S
         name: Of the scenario.
         environment: What to start.
         plan: How long to measure.
-        command: The command line, for the record.
+        command: The command line, for the record; where the record goes is not part of it.
 
     Raises:
         PerdureError: Something needed did not start, or ended.

@@ -68,6 +68,14 @@ def test_later_runs_replace_earlier_ones_on_the_page() -> None:
         put_into("head", "new")
 
 
+async def test_rates_beside_other_load_are_not_compared(run: dict[str, Any]) -> None:
+    """The share of the floor is given only where both runs had the machine for themselves."""
+    steps = {**run, "scenario": "steps", "value": 30.0, "other_load_cores": 0.1}
+    floor = {**run, "scenario": "floor", "value": 100.0, "other_load_cores": 0.1}
+    assert "30% (embedded, everysec)" in tables([steps, floor])
+    assert "not comparable" in tables([steps, {**floor, "other_load_cores": 1.0}])
+
+
 @pytest.mark.parametrize("wrong", [["nothing"], ["steps", "--windows", "4"], ["steps", "--seconds", "0"]])
 def test_a_wrong_command_line_ends_with_code_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Scenarios have names, and five windows are the least."""
