@@ -30,7 +30,6 @@ from perdure.journal.store import Claim, Store
 from perdure.schemas.entries import Input, Success
 from perdure.schemas.errors import JournalMismatchError, UsageError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.limits import NAME_LENGTH_MAX
 
 from .actions import Actions
 from .attempt_limits import AttemptLimits, TimerSink
@@ -43,7 +42,7 @@ from .scope import SCOPE, StepInfo, is_blocked
 from .serde import JSON
 from .service import Handler
 from .step_runner import StepRunner
-from .steps import StepCall
+from .steps import StepCall, check_step
 from .suspension import Suspension
 
 T = TypeVar("T")
@@ -233,10 +232,7 @@ class Attempt:
     ) -> DurableFuture[T]:
         """Issue a step; its action starts at once unless the journal has its result."""
         self.check_usable(f"ctx.run({name!r})")
-        if not callable(action):
-            raise UsageError(f"ctx.run({name!r}) takes a function to call, not {action!r:.200}.")
-        if len(name) > NAME_LENGTH_MAX:
-            raise UsageError(f"A step's name has at most {NAME_LENGTH_MAX} characters, not {len(name)}: {name:.80}...")
+        check_step(name, action)
         traits = self._actions.traits(action, options)
         try:
             index = self.machine.issue_run(name)

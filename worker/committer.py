@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from perdure.schemas.errors import BrokerError, PerdureError
+from perdure.schemas.errors import BrokerError, PerdureError, StoreError
 
 from .broker import Broker, Partition, Record
 from .clock import Clock
@@ -70,6 +70,7 @@ class Committer:
         self._offsets = OffsetTracker()
         self._unvouched: deque[_Admitted] = deque()
         self._connection: int | None = None
+        self._durable_connection: int | None = None
         self._failing = False
         self._one_at_a_time = asyncio.Lock()
         self._room = asyncio.Event()
@@ -89,13 +90,30 @@ class Committer:
         """Return when more records may be taken."""
         await self._room.wait()
 
+    async def durable(self) -> None:
+        """Return once everything that was written before the call is durable.
+
+        Raises:
+            PerdureError: It is not known to be, because the barrier could not be passed or Redis was restarted.
+        """
+        began_ms = self._clock.monotonic_ms()
+        connection = await self._barrier.pass_()
+        lag_ms = self._barrier.lag_ms - (self._clock.monotonic_ms() - began_ms)
+        if lag_ms > 0:
+            await self._clock.sleep(lag_ms / 1000)
+            connection = await self._barrier.pass_()
+        if connection != self._durable_connection:
+            # From here on this connection vouches: whoever asks again has read again what it is about.
+            self._durable_connection = connection
+            raise StoreError("Redis was restarted or replaced meanwhile and may have lost what was to be durable.")
+
     async def start(self) -> None:
         """Pass the barrier once, before the first admission, to learn which connection vouches from here on.
 
         Raises:
             PerdureError: It cannot be passed.
         """
-        self._connection = await self._barrier.pass_()
+        self._connection = self._durable_connection = await self._barrier.pass_()
 
     async def run(self) -> None:
         """Commit until cancelled."""

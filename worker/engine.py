@@ -63,6 +63,7 @@ class EngineSettings:
         lease_ms: How long an attempt may append without a renewal.
         grace_ms: How long a stop waits for what runs.
         record_bytes_max: A larger record is a dead letter.
+        reply_durable: Whether replies wait until their outcomes are durable.
         attempts: What holds for attempts.
     """
 
@@ -72,6 +73,7 @@ class EngineSettings:
     lease_ms: int
     grace_ms: int
     record_bytes_max: int
+    reply_durable: bool
     attempts: AttemptSettings
 
 
@@ -138,7 +140,7 @@ class Engine:
             start=self._attempts.start,
             settled=self._committer.admitted,
         )
-        self._replying: set[InvocationId] = set()
+        self._replying: dict[InvocationId, int] = {}
         self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
         broker.listen(self._committer)
@@ -257,19 +259,33 @@ class Engine:
         if invocation_id in self._replying:
             # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
             return
-        self._replying.add(invocation_id)
-        waiting = len(topics)
-
-        def acknowledged() -> None:
-            nonlocal waiting
-            waiting -= 1
-            if waiting == 0:
-                self._replying.discard(invocation_id)
-                self._attempts.spawn(self._store.acknowledge(invocation_id))
-
+        self._replying[invocation_id] = len(topics)
         value = encode_reply(invocation_id, outcome)
-        for topic in topics:
-            self._outbox.put(Outgoing(topic, invocation_id.encode(), value), acknowledged)
+        replies = [Outgoing(topic, invocation_id.encode(), value) for topic in topics]
+        if self._settings.reply_durable:
+            self._attempts.spawn(self._reply_when_durable(invocation_id, replies))
+        else:
+            self._put_replies(invocation_id, replies)
+
+    async def _reply_when_durable(self, invocation_id: InvocationId, replies: Sequence[Outgoing]) -> None:
+        try:
+            await self._committer.durable()
+        except PerdureError as error:
+            # Nothing vouches for the outcome: `due` names the reply again, with what Redis holds then.
+            del self._replying[invocation_id]
+            logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
+        else:
+            self._put_replies(invocation_id, replies)
+
+    def _put_replies(self, invocation_id: InvocationId, replies: Sequence[Outgoing]) -> None:
+        for reply in replies:
+            self._outbox.put(reply, lambda: self._replied(invocation_id))
+
+    def _replied(self, invocation_id: InvocationId) -> None:
+        self._replying[invocation_id] -= 1
+        if self._replying[invocation_id] == 0:
+            del self._replying[invocation_id]
+            self._attempts.spawn(self._store.acknowledge(invocation_id))
 
     def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
         claim = attempt.claim

@@ -178,6 +178,7 @@ def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
         lease_ms=int(settings.lease_s * 1000),
         grace_ms=int(settings.grace_s * 1000),
         record_bytes_max=settings.record_bytes_max,
+        reply_durable=settings.reply_durable,
         attempts=AttemptSettings(
             inactivity_ms=int(settings.inactivity_timeout_s * 1000),
             always_replay=settings.always_replay,

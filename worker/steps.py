@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from perdure.journal.retry import RetryPolicy, next_delay_ms
 from perdure.schemas.entries import Failure, StepFailed
-from perdure.schemas.errors import RetryableError, TerminalError
-from perdure.schemas.limits import shorten
+from perdure.schemas.errors import RetryableError, TerminalError, UsageError
+from perdure.schemas.limits import NAME_LENGTH_MAX, shorten
 
 from .actions import ActionTraits
 from .options import RunOptions
@@ -50,6 +50,23 @@ class AttemptFails(NamedTuple):
 
 
 Verdict = Exhausted | Again | AttemptFails
+
+
+def check_step(name: str, action: object) -> None:
+    """Refuse what cannot be a step.
+
+    Raises:
+        UsageError: The name is too long or not Unicode text, or the action cannot be called.
+    """
+    if not callable(action):
+        raise UsageError(f"ctx.run({name!r}) takes a function to call, not {action!r:.200}.")
+    if len(name) > NAME_LENGTH_MAX:
+        raise UsageError(f"A step's name has at most {NAME_LENGTH_MAX} characters, not {len(name)}: {name:.80}...")
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"A step's name is Unicode text, and {name!r:.200} is not: {error}.") from error
 
 
 async def execute_in_thread(call: StepCall, threads: Executor) -> Any:
