@@ -104,7 +104,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
     """
     config = settings.redis_config
     worker = settings.worker_id or worker_name(around.entropy)
-    await _patiently(lambda: _check_durability(settings), around.clock)
+    fsyncs = await _patiently(lambda: _check_durability(settings), around.clock)
     namespace = await _patiently(
         lambda: open_namespace(config, settings.namespace, slots=_slots(settings)), around.clock
     )
@@ -116,7 +116,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         # Not waited for: a thread that blocks for ever must not keep the process.
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
-        barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=settings.require_durable_redis)
+        barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=fsyncs)
         stack.push_async_callback(barrier.close)
         broker = _broker(application, settings, worker, around.clock)
         engine = Engine(
@@ -197,7 +197,8 @@ def _facts(application: Application) -> dict[str, str]:
     }
 
 
-async def _check_durability(settings: Settings) -> None:
+async def _check_durability(settings: Settings) -> bool:
+    """Whether Redis keeps an append-only file, which is then waited for."""
     facts = await server_facts(settings.redis_config)
     problems = durability_problems(facts, replicas=settings.replicas)
     for problem in problems:
@@ -209,6 +210,7 @@ async def _check_durability(settings: Settings) -> None:
             f"Redis at {settings.redis_url_masked} may lose what it is told:\n{lines}\n"
             "To run nevertheless, set PERDURE_REQUIRE_DURABLE_REDIS=false."
         )
+    return facts.aof_enabled is not False
 
 
 async def _patiently(work: Callable[[], Awaitable[T]], clock: Clock) -> T:
