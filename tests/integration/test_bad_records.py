@@ -1,0 +1,151 @@
+"""What nobody can understand goes to the dead letters as it is, and holds up nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from perdure.worker.application import Application, app
+from perdure.worker.broker import Outgoing, Record
+from perdure.worker.context import Context
+from perdure.worker.service import Service
+from tests.integration.deployment import PATIENCE, Deployment, envelope, record
+
+BAD: dict[str, tuple[bytes | None, str]] = {
+    "no JSON": (b"{handler: add}", "not JSON"),
+    "no UTF-8": (b"\xff\xfe", "not JSON"),
+    "empty": (b"", "not JSON"),
+    "null": (None, "value is null"),
+    "another JSON": (b"[1, 2]", "not an object with a handler"),
+    "without a handler": (b'{"argument": 1}', "handler: Field required"),
+    "with a handler that is no name": (b'{"handler": 7}', "handler:"),
+    "with an unknown field": (b'{"handler": "echo", "argumnet": 1}', "argumnet"),
+    "with an id that is none": (b'{"handler": "echo", "id": "7"}', "not an invocation id"),
+    "with a time without a zone": (b'{"handler": "echo", "not_before": "2030-01-01T00:00:00"}', "time zone"),
+    "with a reply topic that is none": (b'{"handler": "echo", "reply_to": "no topic!"}', "reply_to"),
+    "too large": (b'{"handler": "echo", "argument": "%s"}' % (b"x" * 2_000), "at most 1500"),
+    "NaN": (b'{"handler": "echo", "argument": NaN}', "not JSON"),
+}
+
+HEADERS = (("traceparent", b"00-4bf92f-01"), ("twice", b"1"), ("twice", b"2"), ("raw", b"\xff"))
+
+
+def echoing() -> Application:
+    """An application whose one handler returns its argument."""
+    service = Service("Echo")
+
+    @service.handler()
+    async def echo(ctx: Context, argument: Any = None) -> Any:
+        return argument
+
+    return app([service])
+
+
+@pytest.fixture
+def small(plain: Deployment) -> Deployment:
+    """A deployment that takes small records only."""
+    plain.settings = plain.settings.model_copy(update={"record_bytes_max": 1_500})
+    return plain
+
+
+def headers_of(letter: Record) -> dict[str, bytes | None]:
+    """Headers that were added on the way."""
+    return dict(letter.headers[len(HEADERS) :])
+
+
+async def test_every_kind_of_bad_record_is_kept_and_passed_by(small: Deployment) -> None:
+    """Byte for byte with key and headers, with the reason and the source; good records before and after it run."""
+    application = echoing()
+    topic, dead = small.topic("Echo"), small.topic("dead")
+    async with small.sender(application) as sender, small.worker(application), small.client() as client:
+        for name, (value, _) in BAD.items():
+            await sender.send(record(topic, value, key=name.encode(), headers=HEADERS))
+        await sender.send(Outgoing(topic, None, None, HEADERS))
+        for number in range(6):
+            assert await client.call("Echo/echo", number, timeout=PATIENCE) == number
+        letters = await small.read(dead, lambda records: len(records) >= len(BAD) + 1)
+    by_key = {letter.key: letter for letter in letters}
+    assert len(letters) == len(BAD) + 1
+    for name, (value, reason) in BAD.items():
+        letter = by_key[name.encode()]
+        assert letter.value == value, name
+        assert letter.headers[: len(HEADERS)] == HEADERS, name
+        about = headers_of(letter)
+        assert reason in (about["perdure-reason"] or b"").decode(), name
+        assert about["perdure-topic"] == topic.encode()
+        assert set(about) == {
+            "perdure-reason",
+            "perdure-topic",
+            "perdure-partition",
+            "perdure-offset",
+            "perdure-timestamp",
+        }
+    assert by_key[None].value is None
+    places = {(headers_of(letter)["perdure-partition"], headers_of(letter)["perdure-offset"]) for letter in letters}
+    assert len(places) == len(letters)
+
+
+async def test_bad_resume_notices_are_dead_letters(plain: Deployment) -> None:
+    """Somebody who produces to a resume topic by mistake does no harm either."""
+    application = echoing()
+    resume = plain.topic("Echo.resume")
+    values = [b"nonsense", b"{}", b'{"id": "inv_x", "epoch": 1}', None]
+    async with plain.sender(application) as sender, plain.worker(application), plain.client() as client:
+        for value in values:
+            await sender.send(record(resume, value, key=b"k"))
+        assert await client.call("Echo/echo", 1, timeout=PATIENCE) == 1
+        letters = await plain.read(plain.topic("dead"), lambda records: len(records) >= len(values))
+    assert sorted(str(letter.value) for letter in letters) == sorted(str(value) for value in values)
+
+
+async def test_dead_letters_are_not_written_twice_over_a_restart(plain: Deployment) -> None:
+    """Their offsets move like any other's: a new worker does not find them again."""
+    application = echoing()
+    topic, dead = plain.topic("Echo"), plain.topic("dead")
+    async with plain.sender(application) as sender:
+        async with plain.worker(application), plain.client() as client:
+            await sender.send(record(topic, b"bad", key=b"1"))
+            await plain.read(dead, lambda records: len(records) >= 1)
+            assert await client.call("Echo/echo", 1, timeout=PATIENCE) == 1
+        async with plain.worker(application), plain.client() as client:
+            await sender.send(record(topic, b"bad too", key=b"2"))
+            assert await client.call("Echo/echo", 2, timeout=PATIENCE) == 2
+            letters = await plain.read(dead, lambda records: b"bad too" in [letter.value for letter in records])
+    assert [letter.value for letter in letters if letter.value == b"bad"] == [b"bad"]
+
+
+async def test_a_dead_letter_that_cannot_be_written_keeps_its_offset(plain: Deployment) -> None:
+    """Until the dead-letter topic takes it, each new worker finds the record again, and everything else goes on."""
+    application = echoing()
+    topic, dead = plain.topic("Echo"), plain.topic("dead")
+    # Fits into a record, but not together with the reason: the producer refuses it.
+    value = b"x" * (1_048_576 - 150)
+    async with plain.sender(application) as sender:
+        for _ in range(2):
+            async with plain.worker(application), plain.client() as client:
+                if _ == 0:
+                    await sender.send(record(topic, value, key=b"1"))
+                calls = [client.call("Echo/echo", number, timeout=PATIENCE) for number in range(8)]
+                assert await asyncio.gather(*calls) == list(range(8))
+                await sender.send(record(topic, b"bad", key=b"1"))
+                await plain.read(dead, lambda records: len(records) >= 1)
+        letters = await plain.read(dead, lambda records: len(records) >= 2)
+    # The later bad record of the same partition was found by the second worker again: its offset had not moved.
+    assert [letter.value for letter in letters].count(b"bad") >= 2
+    assert value not in [letter.value for letter in letters]
+
+
+async def test_an_envelope_may_be_written_by_hand(plain: Deployment) -> None:
+    """Whitespace, escapes, any argument: what JSON allows is taken."""
+    application = echoing()
+    async with plain.sender(application) as sender, plain.worker(application):
+        replies = plain.topic("replies")
+        value = (
+            b' {\n "handler" : "echo", "argument": {"\\u00e9": [1.50, null]}, "reply_to": "%s" } ' % replies.encode()
+        )
+        await sender.send(record(plain.topic("Echo"), value))
+        await sender.send(record(plain.topic("Echo"), envelope("echo", reply_to=replies)))
+        found = await plain.read(replies, lambda records: len(records) >= 2)
+    assert any(b'"value":{"\xc3\xa9":[1.5,null]}' in (reply.value or b"") for reply in found)
