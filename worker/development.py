@@ -21,7 +21,7 @@ from .supervisor import child_environment
 
 logger = logging.getLogger(__name__)
 
-FETCH_MAX_WAIT_MS = 15
+FETCH_MAX_WAIT_MS = 5
 """The embedded broker ends its long polls late: a short wait is what makes it quick."""
 
 GRACE_S = 3.0
