@@ -23,8 +23,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 
 from .broker import Outgoing, Partition, Record
-from .kafka_closing import consumer_ended, drop_consumer, drop_producer, producer_ended, retrieve, within
-from .kafka_config import KafkaConfig
+from .kafka_closing import consumer_ended, drop_consumer, drop_producer, expelled, producer_ended, retrieve, within
+from .kafka_config import MANUAL, KafkaConfig
 from .kafka_tls import tls_context
 from .topics import TopicPlan
 
@@ -137,6 +137,9 @@ class Consumer:
         Raises:
             BrokerError: It was refused or not answered in time.
         """
+        if self._config.assignment != MANUAL and expelled(self._client):
+            # It would be taken for the word of an administrator, who knows better than the members.
+            raise BrokerError("Could not commit offsets: the group has buried this member, which joins anew.")
         held = self._client.assignment()
         wanted = {aiokafka.TopicPartition(*partition): offset for partition, offset in offsets.items()}
         committed = {tp: offset for tp, offset in wanted.items() if tp in held}

@@ -304,6 +304,8 @@ class KafkaBroker:
         self._problem = str(error)
         if self._down_since_ms is None:
             self._down_since_ms = self._clock.monotonic_ms()
+            if self._reader is not None:
+                self._reader.suspect()
             logger.warning("Kafka at %s is not reachable, work waits for it: %s", self._config.bootstrap_servers, error)
 
     def _up(self) -> None:

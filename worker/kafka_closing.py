@@ -1,7 +1,7 @@
-"""Ending aiokafka clients that do not end by themselves.
+"""Ending aiokafka clients that do not end by themselves, and knowing how they are.
 
 Law: never hangs, leaves no task behind. Private attributes of aiokafka (pinned below 0.15) are touched here only:
-nothing public ends a client whose `stop()` hangs or raises half-way (its issues 659, 773, 1101).
+nothing public ends a client whose `stop()` hangs or raises half-way (its issues 659, 773, 1101), or tells its health.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ async def within(timeout_ms: int, closing: Awaitable[object]) -> None:
 def consumer_ended(client: Any) -> bool:
     """Whether a started consumer's coordination or fetching died of an error that aiokafka did not expect."""
     return any(task.done() for task in (client._coordinator._coordination_task, client._fetcher._fetch_task))
+
+
+def expelled(client: Any) -> bool:
+    """Whether the group does not know this consumer (any more); always so without a group's assignment."""
+    return bool(client._coordinator.generation < 0)
 
 
 def producer_ended(client: Any) -> bool:

@@ -75,6 +75,7 @@ class Reader:
         self._revoking = False
         self._closed = False
         self._waiting: asyncio.Timeout | None = None
+        self._committing: asyncio.Timeout | None = None
         self._carry: list[Record] = []
         self._commit_turn = asyncio.Lock()
         self._quarantine: dict[Partition, float] = {}
@@ -143,11 +144,24 @@ class Reader:
             if self._void:
                 return
             try:
-                await self._consumer.commit(offsets)
+                async with asyncio.timeout(None) as self._committing:
+                    await self._consumer.commit(offsets)
+            except TimeoutError as error:
+                raise BrokerError("An outage began while offsets were committed: commit again after it.") from error
             except BrokerError as error:
                 self._failed("committing", error)
                 raise
+            finally:
+                self._committing = None
             self._failing.pop("committing", None)
+
+    def suspect(self) -> None:
+        """An outage has begun: give up a commit that is under way.
+
+        aiokafka would repeat it after the outage, maybe to a broker that has forgotten the group and its topics.
+        """
+        if self._committing is not None and not self._committing.expired():
+            self._committing.reschedule(asyncio.get_running_loop().time())
 
     def retire(self, reason: str) -> None:
         """Have it replaced, and commit nothing more: its offsets may not be those of the topics that are there now.
