@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STOP_MARGIN_S = 10.0
+STOP_MARGIN_S = 8.0
 """After the grace, for cancelled handlers, last words and the clients' farewells. A step that swallows its cancellation
 would keep the process for ever; it is ended then, and its lease runs out."""
 

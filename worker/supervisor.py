@@ -27,7 +27,7 @@ RESTART_S_MAX = 30.0
 HEALTHY_S = 60.0
 """A child that lived so long did not die of how it was started: back-off begins anew."""
 
-KILL_MARGIN_S = 12.0
+KILL_MARGIN_S = 10.0
 """How much longer than its grace a child may take to end before it is killed; it ends itself somewhat earlier."""
 
 REPORT_TIMEOUT_S = 5.0

@@ -13,7 +13,7 @@ from .flags import BootstrapServers, LogFormat, LogLevel, Namespace, RedisUrl, T
 PROCESSES_MAX = 256
 """More processes than any one machine's cores: a typo."""
 
-LIFELINE_MARGIN_S = 12.0
+LIFELINE_MARGIN_S = 10.0
 """How much longer than its grace a worker without a supervisor may take to end."""
 
 
