@@ -72,7 +72,7 @@ async def _stage(
         topic_partitions=PARTITIONS,
         topic_replication_factor=1,
         kafka_fetch_max_wait_ms=10,
-        kafka_session_timeout_ms=1_500,
+        kafka_session_timeout_ms=1_000,
         lease_s=2,
         grace_s=5,
     )

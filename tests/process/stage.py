@@ -87,6 +87,19 @@ class Stage:
         await worker.ready()
         return worker
 
+    async def start_two(self, **variables: str) -> list[WorkerProcess]:
+        """Start two workers at once, and wait until both have their partitions."""
+        workers = [await self.start(**variables), await self.start(**variables)]
+        for worker in workers:
+            await worker.ready()
+        return workers
+
+    async def worker_of(self, tag: str, step: str) -> WorkerProcess:
+        """The worker that last began that step."""
+        pid = (await self.executed(tag, step))[-1].pid
+        (worker,) = [worker for worker in self.workers if worker.pid == pid]
+        return worker
+
     async def create_topics(self) -> None:
         """Create the application's topics, so that records can be sent before a worker runs."""
         plan = plan_topics(self.settings.namespace, [SERVICE], partitions=PARTITIONS, replication_factor=1)

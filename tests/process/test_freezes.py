@@ -30,7 +30,7 @@ async def test_frozen_worker_is_refused_when_it_wakes(stage: Stage) -> None:
 
 async def test_worker_frozen_between_admission_and_steps_repeats_nothing_recorded(stage: Stage) -> None:
     """A worker full of work is frozen again and again; others take over what it has, and it goes on with the rest."""
-    workers = [await stage.start_ready(lease_s="1"), await stage.start_ready(lease_s="1")]
+    workers = await stage.start_two(lease_s="1")
     for number in range(40):
         await stage.send(f"r{number}", Act("step", 100), Act("thread", 20), Act("sleep", 50), Act("step", 100))
     victim = stage.chance.choice(workers)
@@ -60,7 +60,7 @@ async def test_worker_with_a_blocked_loop_is_not_taken_for_dead(stage: Stage) ->
 
 async def test_handler_that_blocks_from_its_first_instant_keeps_its_lease(stage: Stage) -> None:
     """Renewal knows of a lease before its handler has had a chance to block the loop."""
-    await stage.start_ready(lease_s="1")
+    await stage.start_two(lease_s="1")
     await stage.send("blocking", Act("freeze", 3_000), Act("step"))
     await stage.finished()
     assert (await stage.story("blocking")).of_type(AttemptStarted) == []
@@ -70,7 +70,7 @@ async def test_handler_that_blocks_from_its_first_instant_keeps_its_lease(stage:
 async def test_loop_blocked_for_too_long_loses_its_leases(stage: Stage) -> None:
     """Beyond the limit another worker takes over, and the blocked one is refused when it goes on."""
     blocked = await stage.start_ready(lease_s="1", block_ms_max="1000")
-    await stage.send("blocking", Act("step"), Act("block", 8_000), Act("step"))
+    await stage.send("blocking", Act("step"), Act("block", 4_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 2, tag="blocking")
     other = await stage.start(lease_s="1", block_ms_max="20000")
     await stage.until(lambda story: story.of_type(AttemptStarted), tag="blocking")

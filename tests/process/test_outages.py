@@ -22,7 +22,7 @@ async def send_many(stage: Stage, *, count: int) -> None:
 async def test_redis_killed_and_restarted_under_load(private_stage: Stage, private_redis: ServerProcess) -> None:
     """A Redis that comes back with its append-only file is gone on with; workers are not restarted."""
     stage = private_stage
-    workers = [await stage.start_ready(), await stage.start_ready()]
+    workers = await stage.start_two()
 
     async def restart() -> None:
         for _ in range(2):
@@ -31,7 +31,7 @@ async def test_redis_killed_and_restarted_under_load(private_stage: Stage, priva
             await asyncio.sleep(stage.chance.uniform(0, 1.0))
             await private_redis.start()
 
-    await asyncio.gather(send_many(stage, count=60), restart())
+    await asyncio.gather(send_many(stage, count=50), restart())
     await stage.finished()
     assert all(worker.alive for worker in workers)
     assert all(worker.log().count("Redis") < 40 for worker in workers), workers[0].log()
@@ -41,8 +41,8 @@ async def test_redis_killed_and_restarted_under_load(private_stage: Stage, priva
 async def test_broker_killed_and_restarted_under_load(private_stage: Stage, private_broker: ServerProcess) -> None:
     """Everything that was acknowledged by a broker with a disk, or admitted from one without, runs to its end."""
     stage = private_stage
-    workers = [await stage.start_ready(), await stage.start_ready()]
-    producing = asyncio.create_task(send_many(stage, count=60))
+    workers = await stage.start_two()
+    producing = asyncio.create_task(send_many(stage, count=50))
     await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
     await stage.forget_unadmitted_after(private_broker.kill)
     await asyncio.sleep(stage.chance.uniform(0, 1.0))
@@ -58,8 +58,9 @@ async def test_both_servers_killed_and_restarted(
 ) -> None:
     """Both come back, in either order, and work goes on by itself."""
     stage = private_stage
-    workers = [await stage.start_ready(), await stage.start_ready()]
-    await send_many(stage, count=20)
+    workers = await stage.start_two()
+    producing = asyncio.create_task(send_many(stage, count=50))
+    await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
     await stage.forget_unadmitted_after(private_broker.kill)
     await private_redis.kill()
     servers = [private_redis, private_broker]
@@ -67,8 +68,7 @@ async def test_both_servers_killed_and_restarted(
     for server in servers:
         await asyncio.sleep(stage.chance.uniform(0, 1.0))
         await server.start()
-    for number in range(20, 30):
-        await stage.send_through_outage(f"r{number}", *ACTS)
+    await producing
     await stage.finished()
     assert all(worker.alive for worker in workers)
     await stage.check(epochs_kept=False)
@@ -90,5 +90,5 @@ async def test_worker_that_starts_before_its_servers_begins_when_they_come(
     await stage.send_through_outage("r", *ACTS)
     await stage.finished()
     assert worker.said("the worker waits for it") == 1
-    assert worker.said("is not reachable, work waits for it") == 1
+    assert worker.said("is not reachable, work waits for it") <= 1, "it may have come in time"
     await stage.check()

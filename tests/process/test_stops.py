@@ -25,10 +25,10 @@ async def test_running_step_ends_within_the_grace(stage: Stage) -> None:
 
 async def test_waiting_invocation_goes_to_another_worker_at_once(stage: Stage) -> None:
     """What only sleeps is released at SIGTERM, and goes on elsewhere long before the lease would end."""
-    stopping = await stage.start_ready(lease_s="60", grace_s="30")
-    await stage.send("sleeper", Act("step"), Act("sleep", 4_000), Act("step"))
+    await stage.start_two(lease_s="60", grace_s="30")
+    await stage.send("sleeper", Act("step"), Act("sleep", 2_000), Act("step"))
     await stage.until(lambda story: story.of_type(Sleep), tag="sleeper")
-    await stage.start_ready(lease_s="60", grace_s="30")
+    stopping = await stage.worker_of("sleeper", "0-step")
     assert await stopping.terminate() == 0
     assert len((await stage.story("sleeper")).of_type(Run)) == 1, "it did not wait for the sleep"
     await stage.finished()
@@ -38,10 +38,10 @@ async def test_waiting_invocation_goes_to_another_worker_at_once(stage: Stage) -
 
 async def test_what_outlasts_the_grace_is_handed_over(stage: Stage) -> None:
     """A step that is still being executed after the grace is cancelled, and executed again elsewhere at once."""
-    stopping = await stage.start_ready(lease_s="60", grace_s="1")
-    await stage.send("long", Act("step"), Act("step", 5_000))
+    await stage.start_two(lease_s="60", grace_s="0.5")
+    await stage.send("long", Act("step"), Act("step", 2_500))
     await stage.executing("long", "1-step")
-    await stage.start_ready(lease_s="60")
+    stopping = await stage.worker_of("long", "1-step")
     assert await stopping.terminate() == 0
     await stage.finished()
     assert len(await stage.executed("long", "1-step")) == 2
@@ -57,7 +57,7 @@ async def test_step_that_cannot_be_ended_does_not_keep_the_process(stage: Stage)
     await stage.send("stubborn", Act("stubborn", 30_000))
     await stage.executing("thread", "0-thread")
     await stage.executing("stubborn", "0-stubborn")
-    await stopping.terminate(timeout_s=12)
+    await stopping.terminate(timeout_s=14)
 
 
 async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: Stage) -> None:
@@ -73,7 +73,7 @@ async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: S
             await asyncio.sleep(stage.chance.uniform(0, 0.06))
 
     async def churn() -> None:
-        for _ in range(4):
+        for _ in range(3):
             worker = await stage.start_ready()
             await asyncio.sleep(stage.chance.uniform(0, 0.5))
             assert await worker.terminate() == 0
