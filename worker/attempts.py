@@ -92,7 +92,8 @@ class Attempts:
         self._concurrency = concurrency
         self._on_end = on_end
         self._actions = Actions()
-        self._running: dict[InvocationId, Attempt] = {}
+        self._running: dict[Lease, Attempt] = {}
+        self._latest: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
@@ -112,12 +113,12 @@ class Attempts:
     def leases(self) -> list[Lease]:
         """Every lease that is held now. May be called in any thread."""
         # One call into C makes the list: nothing can change the dict meanwhile.
-        return [attempt.claim.lease for attempt in list(self._running.values())]
+        return list(self._running)
 
     def renewed(self, lease: Lease, length: int | None) -> None:
         """The store answered a renewal."""
-        attempt = self._running.get(lease.invocation_id)
-        if attempt is None or attempt.claim.lease != lease:
+        attempt = self._running.get(lease)
+        if attempt is None:
             return
         if length is None:
             attempt.depart(Losing(FencedError(f"The lease of {lease.invocation_id} was lost.")))
@@ -126,7 +127,7 @@ class Attempts:
 
     def poke(self, invocation_id: InvocationId) -> None:
         """Something may have been appended to it by others."""
-        attempt = self._running.get(invocation_id)
+        attempt = self._latest.get(invocation_id)
         if attempt is not None:
             attempt.fetch()
 
@@ -159,8 +160,10 @@ class Attempts:
             limits=self._limits_of(handler, idempotent=bool(claim.idempotency_key)),
             actions=self._actions,
         )
-        # A later attempt of the same invocation may begin here before an earlier one has noticed that it lost it.
-        self._running[claim.lease.invocation_id] = attempt
+        # A later attempt of the same invocation may begin here before an earlier one has noticed that it lost it: both
+        # take room and both are renewed, which is how the earlier one learns it.
+        self._running[claim.lease] = attempt
+        self._latest[claim.lease.invocation_id] = attempt
         # A context of its own: handlers must not see what the engine, or each other, have set.
         self._tasks.create_task(self._run(attempt), context=Context())
 
@@ -192,8 +195,9 @@ class Attempts:
             logger.exception("the attempt of %s ended in an internal error", invocation_id)
             return
         finally:
-            if self._running.get(invocation_id) is attempt:
-                del self._running[invocation_id]
+            del self._running[attempt.claim.lease]
+            if self._latest.get(invocation_id) is attempt:
+                del self._latest[invocation_id]
             self._changed.set()
         _log(attempt, end)
         self._on_end(attempt, end)
