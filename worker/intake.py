@@ -136,13 +136,16 @@ class Intake:
             except DecodeError:
                 continue
             replies.append((admission, self._admit(admission)))
-        for admission, reply in replies:
-            match await reply:
-                case Claimed(lease):
-                    self._start(_first_claim(admission, lease.epoch))
-                case Scheduled() | Duplicate():
-                    pass
-            self._expected.pop(admission.token, None)
+        try:
+            for admission, reply in replies:
+                match await reply:
+                    case Claimed(lease):
+                        self._start(_first_claim(admission, lease.epoch))
+                    case Scheduled() | Duplicate():
+                        pass
+        finally:
+            for admission, _ in replies:
+                self._expected.pop(admission.token, None)
 
     def _resume(self, record: Record) -> Resume:
         if record.value is None:
