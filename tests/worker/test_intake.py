@@ -191,7 +191,7 @@ async def test_a_duplicate_of_what_is_complete_gets_its_reply(scene: Scene) -> N
 
 
 async def test_what_a_store_lost_is_admitted_again(scene: Scene) -> None:
-    """After a restart of Redis: known ids change nothing, lost ones run again, dead letters and resumes are no matter."""
+    """After a restart of Redis known ids change nothing, and lost ones run again; bad ones and resumes are left out."""
     known, lost = scene.new("known"), scene.new("lost")
     await scene.take(known)
     await scene.intake.take_again([known, lost, scene.record(b"bad"), scene.record(b"{}", partition=RESUME)])
@@ -204,3 +204,11 @@ async def test_an_invocation_for_later_is_not_started(scene: Scene) -> None:
     await scene.take(scene.new("a", not_before="2100-01-01T00:00:00Z"))
     assert scene.claims == []
     assert scene.settled == [(0, 1)]
+
+
+async def test_an_admission_that_is_refused_again_leaves_no_lease_behind(scene: Scene) -> None:
+    """Whoever repeats it makes new leases; the old ones are not renewed for ever."""
+    scene.store.refused.add(b'"bad"')
+    with pytest.raises(StoreError):
+        await scene.intake.take_again([scene.new("bad"), scene.new("a")])
+    assert scene.intake.expected() == []
