@@ -125,27 +125,36 @@ class Intake:
         )
 
     async def take_again(self, records: Sequence[Record]) -> None:
-        """Admit records that Redis may have lost since; what it still knows changes nothing."""
-        replies = []
+        """Admit and claim again what Redis may have lost since; what it still knows changes nothing."""
+        admissions: list[tuple[Admission, Awaitable[Admitted]]] = []
+        claims: list[tuple[Lease, Awaitable[Claim | None]]] = []
         for record in records:
-            if record.partition.topic in self._resumes:
-                # A lost claim leaves its invocation ready, with its deadline in `due`; nothing to repeat.
-                continue
             try:
-                admission = self._admission(record)
+                if record.partition.topic in self._resumes:
+                    # A lost claim leaves its invocation ready, and its attempt may have ended here in good faith.
+                    claims.append(self._claim(self._resume(record)))
+                else:
+                    admission = self._admission(record)
+                    admissions.append((admission, self._admit(admission)))
             except DecodeError:
+                # It is a dead letter, which does not depend on Redis.
                 continue
-            replies.append((admission, self._admit(admission)))
         try:
-            for admission, reply in replies:
+            for admission, reply in admissions:
                 match await reply:
                     case Claimed(lease):
                         self._start(_first_claim(admission, lease.epoch))
                     case Scheduled() | Duplicate():
                         pass
+            for _, waiting in claims:
+                claim = await waiting
+                if claim is not None:
+                    self._start(claim)
         finally:
-            for admission, _ in replies:
+            for admission, _ in admissions:
                 self._expected.pop(admission.token, None)
+            for lease, _ in claims:
+                self._expected.pop(lease.token, None)
 
     def _resume(self, record: Record) -> Resume:
         if record.value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from perdure.worker.server_process import ServerProcess
 
@@ -36,6 +37,35 @@ async def test_redis_killed_and_restarted_under_load(private_stage: Stage, priva
     assert all(worker.alive for worker in workers)
     assert all(worker.log().count("Redis") < 40 for worker in workers), workers[0].log()
     await stage.check(epochs_kept=False)
+
+
+async def test_redis_that_lost_its_newest_writes(private_stage: Stage, private_redis: ServerProcess) -> None:
+    """What was not behind the durable point is lost: admissions come again from Kafka, steps and claims are repeated."""
+    stage = private_stage
+    # Every sleep is a suspension and every wake-up a claim, so that claims are among what is lost.
+    workers = await stage.start_two(inactivity_timeout_s="0.01")
+
+    async def lose() -> None:
+        for _ in range(2):
+            await asyncio.sleep(stage.chance.uniform(0.8, 1.5))
+            await private_redis.kill()
+            lose_unvouched(private_redis.log_path.parent)
+            await private_redis.start()
+
+    await asyncio.gather(send_many(stage, count=50), lose())
+    await stage.finished()
+    assert all(worker.alive for worker in workers)
+    await stage.check(epochs_kept=False)
+
+
+def lose_unvouched(data_dir: Path) -> None:
+    """Cut off of the append-only file all that came after the last barrier: nobody was told that it is durable."""
+    (log,) = sorted((data_dir / "appendonlydir").glob("*.incr.aof"))[-1:]
+    content = log.read_bytes()
+    barrier = content.rindex(b":barrier:")
+    end = content.find(b"\r\n*", barrier)
+    if end >= 0:
+        log.write_bytes(content[: end + 2])
 
 
 async def test_broker_killed_and_restarted_under_load(private_stage: Stage, private_broker: ServerProcess) -> None:

@@ -191,12 +191,25 @@ async def test_a_duplicate_of_what_is_complete_gets_its_reply(scene: Scene) -> N
 
 
 async def test_what_a_store_lost_is_admitted_again(scene: Scene) -> None:
-    """After a restart of Redis known ids change nothing, and lost ones run again; bad ones and resumes are left out."""
+    """After a restart of Redis known ids change nothing, and lost ones run again; bad ones are left out."""
     known, lost = scene.new("known"), scene.new("lost")
     await scene.take(known)
     await scene.intake.take_again([known, lost, scene.record(b"bad"), scene.record(b"{}", partition=RESUME)])
     assert [claim.entries[0].entry.value for claim in scene.claims] == [b'"known"', b'"lost"']  # type: ignore[union-attr]
     assert scene.settled == [(0, 1)]
+
+
+async def test_a_claim_that_a_store_lost_is_made_again(scene: Scene) -> None:
+    """After a restart of Redis that forgot the claim, the invocation is ready and does not wait for its redelivery."""
+    await scene.take(scene.new("a"))
+    first = scene.claims[0].lease
+    await scene.memory.release(first, [], after=1, seq=1)
+    notice = scene.record(Resume(first.invocation_id, first.epoch).encode(), partition=RESUME, offset=7)
+    await scene.intake.take_again([notice])
+    assert [claim.lease.epoch for claim in scene.claims] == [1, 2]
+    await scene.intake.take_again([notice])
+    assert len(scene.claims) == 2
+    assert scene.intake.expected() == []
 
 
 async def test_an_invocation_for_later_is_not_started(scene: Scene) -> None:
