@@ -33,8 +33,8 @@ WORKER = ("-m", "perdure", "worker", "benchmarks.application:application")
 """As a user starts it, after `python`; it takes uvloop."""
 
 EMBEDDED_FETCH_MAX_WAIT_MS = 2
-"""The embedded broker looks for new records only at the end of a held fetch, about 2 ms late: short waits are quick ones,
-and cost the worker about a tenth of a core while it idles."""
+"""The embedded broker looks for new records only at the end of a held fetch, about 2 ms late: short waits are quick
+ones, and cost the worker about a tenth of a core while it idles."""
 
 READY_S = 30.0
 """For a worker to join its group and answer; a few seconds are normal."""
@@ -53,7 +53,7 @@ class Environment:
     Attributes:
         servers: `embedded` (Valkey and a Kafka-protocol broker) or `apache` (Kafka, and the machine's Redis).
         fsync: When Redis writes through to the disk.
-        fetch_max_wait_ms: The worker's; EMBEDDED_FETCH_MAX_WAIT_MS on the embedded servers and the default on the others.
+        fetch_max_wait_ms: The worker's; by default EMBEDDED_FETCH_MAX_WAIT_MS on the embedded servers.
         profile: Where to write a cProfile of the worker, if one is wanted. Slows it down to about a half.
     """
 
