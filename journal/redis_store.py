@@ -129,11 +129,13 @@ class RedisStore:
             return None
         claim, length = answer
         entries = list(claim.entries)
-        # Pages are read after the claim: only this attempt appends now, and completions come at the end.
-        while len(entries) < length:
-            page = await self.read_journal(invocation_id, after=len(entries), entries_max=PAGE_ENTRIES_MAX)
-            if not page:
-                break
+        # Pages are read after the claim: only this attempt appends now, and completions come at the end. Positions are
+        # dense, so all pages can be asked for at once.
+        pages = [
+            self._wire.call((b"XRANGE", keys.journal, start + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX), positioned)
+            for start in range(len(entries), length, PAGE_ENTRIES_MAX)
+        ]
+        for page in await _all(pages):
             entries += page
         return claim._replace(entries=entries)
 
