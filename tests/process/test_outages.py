@@ -40,7 +40,7 @@ async def test_redis_killed_and_restarted_under_load(private_stage: Stage, priva
 
 
 async def test_redis_that_lost_its_newest_writes(private_stage: Stage, private_redis: ServerProcess) -> None:
-    """What was not behind the durable point is lost: admissions come again from Kafka, steps and claims are repeated."""
+    """What was not durable is lost: admissions come again from Kafka; steps and claims are repeated."""
     stage = private_stage
     # Every sleep is a suspension and every wake-up a claim, so that claims are among what is lost.
     workers = await stage.start_two(inactivity_timeout_s="0.01")
