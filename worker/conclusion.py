@@ -78,7 +78,9 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
         task = asyncio.current_task()
         assert task is not None, "an attempt runs in a task"
         if attempt.departure is not None:
-            task.uncancel()
+            if task.uncancel() > 0:
+                # Cancelled from outside, too, before the departure's own cancellation had arrived.
+                raise
         elif task.cancelling():
             raise
         else:

@@ -147,8 +147,9 @@ def command(ctx: Context, node: Step | Nap, path: str, witness: Witness) -> asyn
         if execution <= node.failures:
             raise ValueError(f"failure {execution} of {path}")
         if node.terminal:
-            raise TerminalError(f"{path} for good")
-        return path
+            raise TerminalError(f"{path}, time {execution}, for good")
+        # Each execution has another result, so that one which was seen and then lost would show.
+        return f"{path}, time {execution}"
 
     async def action() -> str:
         execution = witness.execute(path)

@@ -33,7 +33,8 @@ def play(program: Program, dies: list[tuple[int, bool]], *, always_replay: bool,
             undo()
         witness.check_logs()
         assert story.status == "completed", story.fields.get("last_failure")
-        assert all(f"p.{n} = p.{n}" in witness.logs[-1] for n, node in enumerate(program) if _succeeds(node))
+        for number, node in enumerate(program):
+            assert not _succeeds(node) or any(line.startswith(f"p.{number} = ") for line in witness.logs[-1])
         assert len(set(story.steps)) == len(story.steps), "a step was recorded twice"
 
     asyncio.run(main())
@@ -124,5 +125,5 @@ def test_planted_bugs_are_caught(plant: Callable[[pytest.MonkeyPatch], None], mo
     def hold(program: Program, dies: list[tuple[int, bool]], always_replay: bool, inactivity_ms: int) -> None:
         play(program, dies, always_replay=always_replay, inactivity_ms=inactivity_ms)
 
-    with pytest.raises((AssertionError, ExceptionGroup, TimeoutError)):
+    with pytest.raises(AssertionError):
         hold()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.schemas.errors import FencedError, GapError, StoreError
+from perdure.worker.conclusion import run_attempt
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Failing, Left, Losing, Lost, Released, Releasing
 from tests.worker.attempt_stage import Stage
@@ -178,6 +179,24 @@ async def test_a_released_attempt_goes_on_elsewhere(plain_stage: Stage) -> None:
     assert story.result == "done"
     assert ran == {"first": 1, "second": 2}
     assert story.failures == []
+
+
+async def test_a_worker_may_be_cancelled_while_its_attempt_departs(plain_stage: Stage) -> None:
+    """Two cancellations that arrive as one are still two: the one from outside is passed on."""
+    started = asyncio.Event()
+
+    async def play(ctx: Context) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    story, claim = plain_stage.begin(play)
+    attempt = plain_stage.new_attempt(story.handler, claim)
+    running = asyncio.create_task(run_attempt(attempt))
+    await started.wait()
+    attempt.depart(Failing(ValueError("no")))
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
 
 
 async def test_a_cancelled_worker_records_nothing(plain_stage: Stage) -> None:
