@@ -103,6 +103,11 @@ class Attempts:
         """Run attempts in this group from here on."""
         self._tasks = tasks
 
+    @property
+    def full(self) -> bool:
+        """Whether no more attempts may begin now."""
+        return len(self._running) >= self._concurrency
+
     async def room(self) -> int:
         """How many more attempts may begin; waits until it is at least one."""
         while (room := self._concurrency - len(self._running)) < 1:

@@ -30,12 +30,13 @@ class Record(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """One record to produce. The partition follows from `key` by Kafka's default partitioner."""
+    """One record to produce. The partition follows from `key`, unless `partition` names one that exists."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    partition: int | None = None
 
 
 class AssignmentListener(Protocol):

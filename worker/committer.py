@@ -68,6 +68,7 @@ class Committer:
         self._clock = clock
         self._admit_again = admit_again
         self._offsets = OffsetTracker()
+        self._held: set[Partition] = set()
         self._unvouched: deque[_Admitted] = deque()
         self._connection: int | None = None
         self._durable_connection: int | None = None
@@ -171,7 +172,13 @@ class Committer:
         """See `AssignmentListener`: commit what is durable, then forget."""
         await self.commit()
         self._offsets.revoked(partitions)
+        self._held.difference_update(partitions)
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
         """See `AssignmentListener`."""
         self._offsets.assigned(partitions)
+        self._held.update(partitions)
+
+    def held(self, topic: str) -> list[int]:
+        """The partitions of a topic that this worker reads now, sorted."""
+        return sorted(number for held, number in self._held if held == topic)

@@ -141,6 +141,7 @@ class Engine:
             settled=self._committer.admitted,
         )
         self._replying: dict[InvocationId, int] = {}
+        self._turn = 0
         self._taking = asyncio.Lock()
         self._stopping = asyncio.Event()
         broker.listen(self._committer)
@@ -253,7 +254,16 @@ class Engine:
 
     def _resume(self, invocation_id: InvocationId, epoch: int, service: str) -> None:
         topic = resume_topic(self._settings.namespace, service)
-        self._outbox.put(Outgoing(topic, invocation_id.encode(), Resume(invocation_id, epoch).encode()))
+        value = Resume(invocation_id, epoch).encode()
+        self._outbox.put(Outgoing(topic, invocation_id.encode(), value, partition=self._near(topic)))
+
+    def _near(self, topic: str) -> int | None:
+        """One of this worker's own partitions: that of a dead one is read by nobody until Kafka has noticed."""
+        own = self._committer.held(topic)
+        if not own or self._stopping.is_set() or self._attempts.full:
+            return None
+        self._turn += 1
+        return own[self._turn % len(own)]
 
     def _reply(self, invocation_id: InvocationId, topics: Sequence[str], outcome: Outcome) -> None:
         if invocation_id in self._replying:

@@ -89,10 +89,6 @@ class Consumer:
         """Take exactly `partitions`, from their committed offsets on; tells nobody."""
         self._client.assign([aiokafka.TopicPartition(*partition) for partition in partitions])
 
-    def held(self) -> list[Partition]:
-        """The partitions that are assigned now, sorted."""
-        return [Partition(*tp) for tp in sorted(self._client.assignment())]
-
     def rewind(self, partitions: Iterable[Partition]) -> None:
         """Fetch these held partitions from offset 0 on, whatever is committed."""
         for partition in partitions:
@@ -228,7 +224,10 @@ class Producer:
     async def _send(self, record: Outgoing) -> asyncio.Future[Any]:
         headers = list(record.headers)
         if record.key is not None or record.value is not None:
-            future = await self._client.send(record.topic, record.value, record.key, headers=headers)
+            wanted = record.partition
+            if wanted is not None and wanted not in await self._client.partitions_for(record.topic):
+                wanted = None
+            future = await self._client.send(record.topic, record.value, record.key, wanted, headers=headers)
         else:
             # aiokafka's send() refuses a record without key and value, which Kafka knows and a dead letter may be.
             batch = self._client.create_batch()
@@ -369,9 +368,8 @@ def _record(partition: Partition, r: Any) -> Record:
 
 def _too_large(outgoing: Sequence[Outgoing], config: KafkaConfig) -> str:
     def size(record: Outgoing) -> int:
-        return (
-            len(record.key or b"") + len(record.value or b"") + sum(len(k) + len(v or b"") for k, v in record.headers)
-        )
+        headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+        return len(record.key or b"") + len(record.value or b"") + headers
 
     largest = max(outgoing, key=size)
     return (

@@ -220,3 +220,13 @@ async def test_intake_waits_while_too_much_is_not_durable(scene: Scene, monkeypa
     assert not room.done()
     await scene.committer.commit()
     await room
+
+
+async def test_held_partitions_are_those_of_the_last_assignment(scene: Scene) -> None:
+    """What was revoked is not among them; each topic has its own."""
+    await scene.committer.revoked([P0, P1])
+    assert scene.committer.held("t") == []
+    await scene.committer.assigned([Partition("t", 3), Partition("u", 1), Partition("t", 2)])
+    assert (scene.committer.held("t"), scene.committer.held("u")) == ([2, 3], [1])
+    await scene.committer.revoked([Partition("t", 3)])
+    assert scene.committer.held("t") == [2]

@@ -45,6 +45,15 @@ async def test_produce_keeps_the_order_of_a_key(bootstrap_servers: str, namespac
         assert numbers(of_key) == sorted(numbers(of_key))
 
 
+async def test_a_record_may_name_its_partition(bootstrap_servers: str, namespace: str) -> None:
+    """Where there is no such partition, the key decides as ever."""
+    topic = f"{namespace}.S"
+    async with broker_for(quick_config(bootstrap_servers, namespace), topic_plan(topic, partitions=3)) as broker:
+        await broker.produce([Outgoing(topic, b"k", b"%d" % n, partition=n) for n in (0, 1, 2, 99)])
+        records = await poll_until(broker, lambda got: len(got) >= 4)
+    assert sorted((r.value, r.partition.number) for r in records)[:3] == [(b"0", 0), (b"1", 1), (b"2", 2)]
+
+
 async def test_a_record_over_the_limit_is_refused_by_name(bootstrap_servers: str, namespace: str) -> None:
     """The error names topic, size and setting, and says that a retry is of no use; the next record goes through."""
     topic = f"{namespace}.S"
