@@ -6,9 +6,13 @@ import asyncio
 from pathlib import Path
 
 from perdure.worker.server_process import ServerProcess
+from tests.servers.lane import LANE
 
 from .application import Act
 from .stage import Stage
+
+# Offsets of a broker without a disk mean nothing after its restart: some may have been committed for its lost topics.
+DISK = LANE != "embedded"
 
 ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 
@@ -78,7 +82,7 @@ async def test_broker_killed_and_restarted_under_load(private_stage: Stage, priv
     await asyncio.sleep(stage.chance.uniform(0, 1.0))
     await private_broker.start()
     await producing
-    await stage.finished()
+    await stage.finished(offsets=DISK)
     assert all(worker.alive for worker in workers)
     await stage.check()
 
@@ -99,7 +103,7 @@ async def test_both_servers_killed_and_restarted(
         await asyncio.sleep(stage.chance.uniform(0, 1.0))
         await server.start()
     await producing
-    await stage.finished()
+    await stage.finished(offsets=DISK)
     assert all(worker.alive for worker in workers)
     await stage.check(epochs_kept=False)
 
