@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 
 from perdure.journal.machine import Machine
 from perdure.schemas.entries import Run
@@ -125,5 +126,6 @@ def test_planted_bugs_are_caught(plant: Callable[[pytest.MonkeyPatch], None], mo
     def hold(program: Program, dies: list[tuple[int, bool]], always_replay: bool, inactivity_ms: int) -> None:
         play(program, dies, always_replay=always_replay, inactivity_ms=inactivity_ms)
 
-    with pytest.raises(AssertionError):
+    # Some plants fail an example in one run and not in the next: attempts run on a real loop.
+    with pytest.raises((AssertionError, FlakyFailure)):
         hold()
