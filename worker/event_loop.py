@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -18,6 +19,10 @@ STEP_THREADS = "perdure-step"
 IDLE_THREAD_S = 0.2
 """For a thread without a step to notice that it is not needed any more."""
 
+GARBAGE_THRESHOLD = 50_000
+"""New objects between two looks for cycles, against CPython's 700: a replay makes tens of thousands that all stay, and
+an attempt leaves few cycles behind. Measured: 22 % off the CPU of a no-op attempt."""
+
 Answer = TypeVar("Answer")
 
 
@@ -25,6 +30,13 @@ def run_to_end(main: Coroutine[Any, Any, Answer]) -> Answer:
     """Run a coroutine on a loop of its own, as `asyncio.run`."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main)
+
+
+def collect_rarely() -> None:
+    """Look for garbage less often, and never again at what has been loaded so far. For processes that only work."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
 def leave(code: int) -> int:

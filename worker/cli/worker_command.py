@@ -57,7 +57,7 @@ def worker(
         for line in unknown_variables(os.environ):
             typer.echo(f"perdure: {line}", err=True)
     from perdure.worker.application import load_application
-    from perdure.worker.event_loop import leave, run_to_end
+    from perdure.worker.event_loop import collect_rarely, leave, run_to_end
 
     # The supervisor loads it, too: an application that cannot be loaded ends the command before any child starts.
     application = load_application(target)
@@ -67,4 +67,5 @@ def worker(
         raise typer.Exit(run_to_end(run_fleet(target, settings, processes=processes)))
     from perdure.worker.main import run_worker
 
+    collect_rarely()
     raise typer.Exit(leave(run_to_end(run_worker(application, settings))))
