@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from perdure.schemas.entries import AttemptFailed, Run, Sleep
+from tests.servers.lane import LANE
 
 from .application import Act
 from .stage import Stage
@@ -79,8 +80,21 @@ async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: S
             assert await worker.terminate() == 0
         done.set()
 
-    await asyncio.gather(produce(), churn(), churn())
-    await stage.start()
+    async def relay() -> None:
+        worker = await stage.start_ready()
+        for _ in range(5):
+            follower = await stage.start_ready()
+            await asyncio.sleep(stage.chance.uniform(0, 0.5))
+            assert await worker.terminate() == 0
+            worker = follower
+        done.set()
+
+    if LANE == "embedded":
+        # That broker lets nobody join a group any more that its last two members left at the same moment.
+        await asyncio.gather(produce(), relay())
+    else:
+        await asyncio.gather(produce(), churn(), churn())
+        await stage.start()
     await stage.finished()
     await stage.check()
     await stage.check_no_failures()
