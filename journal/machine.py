@@ -241,7 +241,7 @@ class Machine:
 
         With `deliver=False` never `Ready`: to start steps while the handler may still be running.
         """
-        if deliver and self._ready and self._ready[0].command_index < self._issued:
+        if deliver and self.deliverable:
             return self._ready.popleft()
         index = self.next_step()
         if index is not None:

@@ -125,7 +125,6 @@ class Wire:
         self._link: _Link | None = None
         self._flushing = False
         self._loading = False
-        self._lost = asyncio.Event()
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass
-from datetime import timedelta
 
 from perdure.journal.store import Claim, Lease, Store
 from perdure.schemas.errors import FencedError
@@ -21,15 +20,14 @@ from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
 from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
-from .options import InvocationRetryPolicy
 from .service import Handler, unknown_handler
 
 logger = logging.getLogger(__name__)
 
-RETENTION = timedelta(hours=1)
+RETENTION_MS = 3_600_000
 """Of journals, and of results without an idempotency key."""
 
-IDEMPOTENT_RETENTION = timedelta(hours=24)
+IDEMPOTENT_RETENTION_MS = 24 * RETENTION_MS
 """Of results with an idempotency key: as long as a producer may reasonably repeat itself."""
 
 
@@ -97,7 +95,6 @@ class Attempts:
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
-        self._stopping = False
 
     def open(self, tasks: asyncio.TaskGroup) -> None:
         """Run attempts in this group from here on."""
@@ -174,7 +171,6 @@ class Attempts:
 
     async def drain(self, *, grace_ms: int) -> None:
         """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`."""
-        self._stopping = True
         deadline_ms = self._clock.monotonic_ms() + grace_ms
         while self._running:
             late = self._clock.monotonic_ms() >= deadline_ms
@@ -217,25 +213,21 @@ class Attempts:
 
 def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
     options = handler.options
-    journal = RETENTION if options.journal_retention is None else options.journal_retention
-    kept = options.idempotency_retention
-    retention = max(journal, (IDEMPOTENT_RETENTION if idempotent else RETENTION) if kept is None else kept)
-    inactivity_ms = settings.inactivity_ms
-    if options.inactivity_timeout is not None:
-        inactivity_ms = _ms(options.inactivity_timeout)
+    inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
+    outcome_ms = options.idempotency_retention_ms
+    if journal_ms is None:
+        journal_ms = RETENTION_MS
+    if outcome_ms is None:
+        outcome_ms = IDEMPOTENT_RETENTION_MS if idempotent else RETENTION_MS
     return AttemptLimits(
-        inactivity_ms=inactivity_ms,
-        retention_ms=max(1, _ms(retention)),
-        journal_retention_ms=max(1, _ms(journal)),
-        retry=(options.invocation_retry_policy or InvocationRetryPolicy()).resolve(),
+        inactivity_ms=settings.inactivity_ms if inactivity_ms is None else inactivity_ms,
+        retention_ms=max(1, journal_ms, outcome_ms),
+        journal_retention_ms=max(1, journal_ms),
+        retry=options.retry(),
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
         payload_bytes_max=settings.payload_bytes_max,
     )
-
-
-def _ms(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
 
 
 def _log(attempt: Attempt, end: AttemptEnd) -> None:

@@ -169,9 +169,10 @@ def _position(attempt: Attempt) -> dict[str, int]:
     return {"after": attempt.machine.length, "seq": attempt.writer.next_seq()}
 
 
-async def _complete(attempt: Attempt, outcome: Outcome) -> Completed:
+async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Completed:
+    """Record the outcome, behind what the machine has pending and behind `events`."""
     attempt.writer.close()
-    entries: list[Entry] = [*attempt.machine.drain(), Output(attempt.clock.now_ms(), outcome)]
+    entries: list[Entry] = [*attempt.machine.drain(), *events, Output(attempt.clock.now_ms(), outcome)]
     topics = await attempt.store.complete(
         attempt.claim.lease,
         entries,
@@ -202,32 +203,18 @@ async def _fail(attempt: Attempt, error: BaseException, command: str) -> Attempt
 
 
 async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> AttemptEnd:
-    attempt.writer.close()
     failed = _failed(attempt, error, command=command, retry_ms=-1)
-    entries: list[Entry] = [*attempt.machine.drain(), failed]
     exhausted = not isinstance(error, JournalMismatchError | DecodeError)
     if exhausted and attempt.limits.retry.on_max_attempts == "kill":
-        return await _kill(attempt, entries, error)
+        killed = Failure(500, shorten(f"All attempts failed; the last one with {type(error).__name__}: {error}"))
+        return await _complete(attempt, killed, failed)
     reason = failed.error
     if isinstance(error, HandlerNotFoundError) or not exhausted:
         reason = shorten(describe_error(error))
-    entries.append(Paused(attempt.clock.now_ms(), reason))
+    attempt.writer.close()
+    entries: list[Entry] = [*attempt.machine.drain(), failed, Paused(attempt.clock.now_ms(), reason)]
     await attempt.store.pause(attempt.claim.lease, entries, **_position(attempt), failure=reason)
     return Left("paused", reason)
-
-
-async def _kill(attempt: Attempt, entries: list[Entry], error: BaseException) -> Completed:
-    outcome = Failure(500, shorten(f"All attempts failed; the last one with {type(error).__name__}: {error}"))
-    entries.append(Output(attempt.clock.now_ms(), outcome))
-    topics = await attempt.store.complete(
-        attempt.claim.lease,
-        entries,
-        **_position(attempt),
-        retention_ms=attempt.limits.retention_ms,
-        journal_retention_ms=attempt.limits.journal_retention_ms,
-        timers=attempt.unfired,
-    )
-    return Completed(outcome, topics)
 
 
 def _failed(attempt: Attempt, error: BaseException, *, command: str, retry_ms: int) -> AttemptFailed:

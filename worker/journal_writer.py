@@ -130,10 +130,8 @@ class JournalWriter:
     def _receive(self, entries: list[Entry], appended: Appended) -> BaseException | None:
         machine = self.machine
         if appended.tail is None:
-            for entry in entries:
-                machine.receive_next(entry)
-                if type(entry) is Run:
-                    self.learned = True
+            machine.receive_own(entries)
+            self.learned = self.learned or any(type(entry) is Run for entry in entries)
         else:
             machine.receive(appended.tail)
             self.learned = self.learned or any(isinstance(row.entry, Run | Completion) for row in appended.tail)
