@@ -117,7 +117,8 @@ def test_planted_bugs_are_caught(plant: Callable[[pytest.MonkeyPatch], None], mo
 
     @given(**EXAMPLES)
     @settings(
-        max_examples=300,
+        # The last plant shows in few of them, since attempts run in real time: 300 let it live now and then.
+        max_examples=3_000,
         database=None,
         derandomize=True,
         phases=[Phase.generate],
@@ -127,5 +128,7 @@ def test_planted_bugs_are_caught(plant: Callable[[pytest.MonkeyPatch], None], mo
         play(program, dies, always_replay=always_replay, inactivity_ms=inactivity_ms)
 
     # Some plants fail an example in one run and not in the next: attempts run on a real loop.
-    with pytest.raises((AssertionError, FlakyFailure)):
+    with pytest.raises((AssertionError, FlakyFailure)) as caught:
         hold()
+    if isinstance(caught.value, FlakyFailure):
+        assert all(isinstance(error, AssertionError) for error in caught.value.exceptions)
