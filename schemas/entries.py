@@ -6,58 +6,46 @@ Three families:
 - a **command** is what the handler asked for, at a command index counted in program order (0, 1, ...);
 - a **completion** is the result of a command. A `Run` is both in one entry: the step was asked for and this is its
   result, which is why a step costs one entry;
-- an **event** is told for people and for counters, and never seen by the handler.
+- an **event** is told for people and for counters, and never seen by the handler. Two are seen, because the outside
+  speaks to the handler by them: `Signalled` and `Cancelled`.
 
-Objects, calls, promises and signals add commands here; their results are `Completion` entries.
+By where a command's result comes from:
+
+| commands | result |
+|---|---|
+| `Run`, `Lookup` | worked out by the worker and recorded with the command, in one entry |
+| `Call`, `Attach`, `Awakeable`, `PromiseWait`, `Sleep` | a `Completion`, written by whoever brings it |
+| `SignalWait` | the next `Signalled` of that name that no other wait has taken |
+| `Send`, `Resolve`, `CancelOther`, `SetState`, `ClearState`, `ClearAll` | none: they are done when they are written |
+
+What must reach another invocation (`OUTGOING`) gets a deadline in `due` in the script that writes it, and is sent until
+it was taken there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from .errors import TerminalError
-
-
-class Success(NamedTuple):
-    """A result: the payload as the author's serde wrote it."""
-
-    value: bytes
-
-
-class Failure(NamedTuple):
-    """A terminal failure, as it travels to callers."""
-
-    code: int
-    message: str
-    metadata: Mapping[str, str] = {}
-
-    def to_error(self) -> TerminalError:
-        """The error that a handler sees."""
-        return TerminalError(self.message, self.code, self.metadata)
-
-
-Outcome = Success | Failure
-
-
-class Identity(NamedTuple):
-    """What makes a command the same command in a replay.
-
-    Never what was read from the world, such as a wake-up time or the bytes of an argument.
-    """
-
-    type: str
-    name: str
-    target: str = ""
-    key: str = ""
-
-    def __str__(self) -> str:
-        """One line for people, such as `run "charge the card"`."""
-        words = [self.type, f'"{self.name}"' if self.name else "", self.target, self.key]
-        return " ".join(word for word in words if word)
-
-
-Headers = tuple[tuple[str, bytes | None], ...]
+from .commands import (
+    Attach,
+    Awakeable,
+    Call,
+    CancelOther,
+    ClearAll,
+    ClearState,
+    Lookup,
+    PromiseWait,
+    Resolve,
+    Send,
+    SetState,
+    SignalWait,
+)
+from .ids import InvocationId
+from .outcomes import Failure as Failure
+from .outcomes import Headers as Headers
+from .outcomes import Identity as Identity
+from .outcomes import Outcome as Outcome
+from .outcomes import Success as Success
 
 
 class Input(NamedTuple):
@@ -114,6 +102,40 @@ class Sleep(NamedTuple):
         return Identity("sleep", self.name)
 
 
+class CancelChild(NamedTuple):
+    """Event: the cancellation at position `cause` goes on to a callee."""
+
+    at_ms: int
+    cause: int
+    invocation_id: InvocationId
+
+
+class Signalled(NamedTuple):
+    """From outside: a signal. The waits of its name take signals in order; it may come before any."""
+
+    name: str
+    at_ms: int
+    outcome: Outcome
+
+
+class Cancelled(NamedTuple):
+    """From outside: the invocation is asked to end. Seen by the handler as a TerminalError 409 where it waits."""
+
+    at_ms: int
+
+
+class PauseAsked(NamedTuple):
+    """From outside: an operator wants the running attempt to pause."""
+
+    at_ms: int
+
+
+class Resumed(NamedTuple):
+    """Event: an operator let a paused invocation go on; consecutive failures count from 0 again."""
+
+    at_ms: int
+
+
 class Completion(NamedTuple):
     """The result of the command at `command_index`, written by whoever brought it. The first one wins."""
 
@@ -160,9 +182,18 @@ class Unknown(NamedTuple):
     body: bytes
 
 
-Command = Run | Sleep
-Event = StepFailed | AttemptStarted | AttemptFailed | Paused
-Entry = Input | Run | Sleep | Completion | StepFailed | AttemptStarted | AttemptFailed | Paused | Output | Unknown
+Waiting = Call | Attach | Awakeable | SignalWait | PromiseWait
+"""Commands whose result the outside brings; `Sleep` is one, too, with a way of its own."""
+
+Written = Send | Resolve | CancelOther | SetState | ClearState | ClearAll
+"""Commands that are done when they are written."""
+
+OUTGOING = (Call, Send, Attach, Resolve, CancelOther, CancelChild, PromiseWait)
+"""What has to reach something beside this journal, and has a deadline in `due` until it did."""
+
+Command = Run | Lookup | Sleep | Waiting | Written
+Event = StepFailed | AttemptStarted | AttemptFailed | Paused | CancelChild | PauseAsked | Resumed
+Entry = Command | Event | Input | Completion | Signalled | Cancelled | Output | Unknown
 
 
 class Positioned(NamedTuple):

@@ -65,6 +65,36 @@ def id_of_idempotency_key(service: str, handler: str, key: str | None, *, idempo
     return _from_digest(_place(service, key, digest), digest)
 
 
+def id_of_call(service: str, key: str | None, *, parent: InvocationId, command_index: int) -> InvocationId:
+    """The id of what a handler calls or sends: the same in every replay of the caller."""
+    digest = _digest("call", parent, str(command_index))
+    return _from_digest(_place(service, key, digest), digest)
+
+
+def id_of_workflow(service: str, key: str) -> InvocationId:
+    """The id of a workflow's one run of `main`."""
+    return _from_digest(place_of_object(service, key), _digest("workflow", service, key))
+
+
+def id_of_restart(original: InvocationId, *, entropy: random.Random) -> InvocationId:
+    """A fresh id in the place of another invocation, which is its object's place where it has one."""
+    return _from_digest(int(original[4:7], 16), entropy.randbytes(32))
+
+
+_AWAKEABLE = re.compile(rf"awk_([0-3][0-9a-f]{{{2 + 2 * _BODY_BYTES}}})_([0-9]{{1,9}})")
+
+
+def awakeable_id(invocation_id: InvocationId, command_index: int) -> str:
+    """The name under which anybody may complete the awakeable at `command_index` of an invocation."""
+    return f"awk_{invocation_id[4:]}_{command_index}"
+
+
+def read_awakeable_id(text: str) -> tuple[InvocationId, int] | None:
+    """The invocation and the command index of an awakeable; `None` where `text` is no such id."""
+    found = _AWAKEABLE.fullmatch(text)
+    return None if found is None else (InvocationId(f"inv_{found[1]}"), int(found[2]))
+
+
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an invocation id."""
     return _PATTERN.fullmatch(text) is not None

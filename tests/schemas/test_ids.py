@@ -9,11 +9,17 @@ import pytest
 
 from perdure.schemas.ids import (
     PLACES,
+    InvocationId,
+    awakeable_id,
+    id_of_call,
     id_of_idempotency_key,
     id_of_record,
+    id_of_restart,
+    id_of_workflow,
     is_invocation_id,
     new_invocation_id,
     place_of_object,
+    read_awakeable_id,
     slot_of,
     step_key,
 )
@@ -133,3 +139,29 @@ def test_what_is_made_here_is_an_id() -> None:
 def test_a_steps_key_is_its_place() -> None:
     """The same in every attempt, other for every step."""
     assert step_key("inv_x", 3) == "inv_x:3"
+
+
+def test_the_ids_of_calls_and_workflows_never_change() -> None:
+    """Another derivation would call twice in the replays that a deployment causes: never edit these values."""
+    parent = InvocationId("inv_362a3e620c9ad74e49987abb6ab")
+    assert id_of_call("Greeter", None, parent=parent, command_index=0) == "inv_3a1ceb93d4bc4b9d07deed3af85"
+    assert id_of_call("Greeter", "ada", parent=parent, command_index=0) == "inv_1d1ceb93d4bc4b9d07deed3af85"
+    assert id_of_call("Greeter", None, parent=parent, command_index=1) == "inv_0ed6600c07e347c8a8b6d9dbb07"
+    assert id_of_workflow("Signup", "ada") == "inv_0830e0c6f0d172df68c095074e6"
+
+
+def test_an_awakeable_names_its_invocation() -> None:
+    """Whoever is given the id needs nothing else to complete it."""
+    invocation_id = InvocationId("inv_362a3e620c9ad74e49987abb6ab")
+    assert read_awakeable_id(awakeable_id(invocation_id, 12)) == (invocation_id, 12)
+    for text in ("", "awk_", invocation_id, awakeable_id(invocation_id, 12) + "x", awakeable_id(invocation_id, -1)):
+        assert read_awakeable_id(text) is None
+
+
+def test_a_restart_stays_in_its_place() -> None:
+    """What restarts an object's invocation belongs to the same object."""
+    original = InvocationId("inv_362a3e620c9ad74e49987abb6ab")
+    restarted = id_of_restart(original, entropy=random.Random(1))
+    assert is_invocation_id(restarted)
+    assert restarted != original
+    assert restarted[:7] == original[:7]
