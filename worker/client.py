@@ -7,7 +7,6 @@ send/call --envelope--> Kafka <ns>.<Service> ... worker ... Redis --outcome--> o
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -264,10 +263,13 @@ class Client:
         started_ms = self._clock.monotonic_ms()
         options = Options(None, idempotency_key, key, None, headers, None, outcomes.channel)
         invocation_id, record = self._record(chosen, argument, options)
-        with outcomes.expecting(invocation_id) as expected:
+        expected = outcomes.expect(invocation_id)
+        try:
             await self._sender.send(record)
-            left = timeout - timedelta(milliseconds=self._clock.monotonic_ms() - started_ms)
-            return chosen.result_of(await self.outcome(invocation_id, left, sent=True, expected=expected))
+            left_s = max(0.0, timeout.total_seconds() - (self._clock.monotonic_ms() - started_ms) / 1000)
+            return chosen.result_of(await _outcome(outcomes, invocation_id, left_s, sent=True, expected=expected))
+        finally:
+            outcomes.forget(invocation_id, expected)
 
     async def result(self, invocation_id: str, *, timeout: timedelta | None = None) -> Any:  # noqa: ASYNC109 # as call
         """Return the result of any invocation, as JSON's value, as soon as there is one.
@@ -299,24 +301,16 @@ class Client:
             )
         return view_of(summary)
 
-    async def outcome(
-        self, invocation_id: InvocationId, within: timedelta | None, *, sent: bool, expected: Expected | None = None
-    ) -> Outcome:
-        """Wait for an outcome without judging it. See `Outcomes.wait` for `sent` and `expected`.
+    async def outcome(self, invocation_id: InvocationId, within: timedelta | None, *, sent: bool) -> Outcome:
+        """Wait for an outcome without judging it. See `Outcomes.wait` for `sent`.
 
         Raises:
             TimeoutError: There was none in time.
             InvocationNotFoundError: There is no such invocation.
         """
         _, outcomes = self._inside()
-        try:
-            async with asyncio.timeout(None if within is None else max(0.0, within.total_seconds())):
-                return await outcomes.wait(invocation_id, sent=sent, expected=expected)
-        except TimeoutError:
-            raise TimeoutError(
-                f"{invocation_id} had no outcome in time. It goes on: ask again with client.result({invocation_id!r}), "
-                f"or look at it with `perdure journal show {invocation_id}`."
-            ) from None
+        within_s = None if within is None else max(0.0, within.total_seconds())
+        return await _outcome(outcomes, invocation_id, within_s, sent=sent)
 
     def _inside(self) -> tuple[RedisStore, Outcomes]:
         if self._entered is None:
@@ -341,3 +335,20 @@ class Client:
         topic = service_topic(self._settings.namespace, target.service)
         record_key = None if options.key is None else options.key.encode()
         return invocation_id, Outgoing(topic, record_key, envelope)
+
+
+async def _outcome(
+    outcomes: Outcomes,
+    invocation_id: InvocationId,
+    within_s: float | None,
+    *,
+    sent: bool,
+    expected: Expected | None = None,
+) -> Outcome:
+    try:
+        return await outcomes.wait(invocation_id, sent=sent, expected=expected, within_s=within_s)
+    except TimeoutError:
+        raise TimeoutError(
+            f"{invocation_id} had no outcome in time. It goes on: ask again with client.result({invocation_id!r}), "
+            f"or look at it with `perdure journal show {invocation_id}`."
+        ) from None

@@ -7,9 +7,7 @@ the subscription had a gap.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
 from types import TracebackType
 
 from perdure.journal.keys import Keys
@@ -20,6 +18,8 @@ from perdure.schemas.codec import decode
 from perdure.schemas.entries import Outcome, Output
 from perdure.schemas.errors import DecodeError, InvocationNotFoundError
 from perdure.schemas.ids import InvocationId
+
+from .deadlines import Deadlines
 
 LOOK_FIRST_S = 1.0
 """Before the first look of one's own: longer than a call usually takes, so that most never look."""
@@ -50,6 +50,7 @@ class Outcomes:
         self._store = store
         self._subscriber = Subscriber(config, name=f"perdure-{client}")
         self._waits: dict[str, set[Expected]] = defaultdict(set)
+        self._deadlines = Deadlines()
         self.channel = keys.outcomes(client)
         """Where outcomes are published for this process: the `waiter` of what it sends."""
 
@@ -65,47 +66,70 @@ class Outcomes:
         for futures in self._waits.values():
             for future in futures:
                 future.cancel()
+        self._deadlines.close()
 
-    @contextlib.contextmanager
-    def expecting(self, invocation_id: InvocationId) -> Iterator[Expected]:
-        """Listen from here on, for a `wait` inside the block.
+    def expect(self, invocation_id: InvocationId) -> Expected:
+        """Listen from here on until `forget`, for a `wait` in between.
 
-        To be entered before a record leaves that names our channel as its waiter: the outcome may come before Kafka's
+        To be called before a record leaves that names our channel as its waiter: the outcome may come before Kafka's
         acknowledgement does.
         """
         future: Expected = asyncio.get_running_loop().create_future()
         self._waits[invocation_id].add(future)
-        try:
-            yield future
-        finally:
-            self._forget(invocation_id, future)
+        return future
 
-    async def wait(self, invocation_id: InvocationId, *, sent: bool, expected: Expected | None = None) -> Outcome:
-        """Return the outcome as soon as there is one; bound it with `asyncio.timeout`.
+    def forget(self, invocation_id: InvocationId, expected: Expected) -> None:
+        """Undo `expect`. Safe to repeat."""
+        waits = self._waits.get(invocation_id)
+        if waits is not None:
+            waits.discard(expected)
+            if not waits:
+                del self._waits[invocation_id]
+
+    async def wait(
+        self,
+        invocation_id: InvocationId,
+        *,
+        sent: bool,
+        expected: Expected | None = None,
+        within_s: float | None = None,
+    ) -> Outcome:
+        """Return the outcome as soon as there is one.
 
         Args:
             invocation_id: Of what.
             sent: Whether this process had it acknowledged by Kafka: then it may not be admitted yet, and is waited for.
-            expected: From `expecting`, where it was sent with our channel as its waiter: no need to look at once.
+            expected: From `expect`, where it was sent with our channel as its waiter: no need to look at once.
+            within_s: How long to wait; for ever without it.
 
         Raises:
+            TimeoutError: There was none in time.
             InvocationNotFoundError: There is no such invocation, or none any more.
         """
-        loop = asyncio.get_running_loop()
-        look_in_s = 0.0 if expected is None else LOOK_FIRST_S
-        interval_s = LOOK_FIRST_S
-        seen = not sent
-        future: Expected = loop.create_future() if expected is None else expected
-        self._waits[invocation_id].add(future)
-        try:
-            while True:
-                await asyncio.wait([future], timeout=look_in_s)
-                if future.done() and (outcome := future.result()) is not None:
-                    return outcome
-                if future.done():
-                    self._forget(invocation_id, future)
-                    future = loop.create_future()
-                    self._waits[invocation_id].add(future)
+        with self._deadlines.within(within_s):
+            if expected is None:
+                return await self._look(invocation_id, LOOK_FIRST_S, seen=not sent)
+            outcome = await self._hear(expected, LOOK_FIRST_S)
+            if outcome is not None:
+                return outcome
+            return await self._look(invocation_id, LOOK_FIRST_S, seen=not sent)
+
+    async def _hear(self, expected: Expected, look_in_s: float) -> Outcome | None:
+        """What is heard, or `None` when it is time to look."""
+        if not expected.done():
+            alarm = self._deadlines.call_in(look_in_s, lambda: _time_to_look(expected))
+            try:
+                return await expected
+            finally:
+                alarm.cancel()
+        return expected.result()
+
+    async def _look(self, invocation_id: InvocationId, interval_s: float, *, seen: bool) -> Outcome:
+        """Look, then listen in turns until there is an outcome."""
+        while True:
+            # Before looking: what is published meanwhile must be heard.
+            expected = self.expect(invocation_id)
+            try:
                 status = await self._store.attach(invocation_id, self.channel)
                 if status is not None and status.outcome is not None:
                     return status.outcome
@@ -114,15 +138,12 @@ class Outcomes:
                         f"There is no invocation {invocation_id}: it was never admitted, or its retention ended."
                     )
                 seen = seen or status is not None
-                look_in_s, interval_s = interval_s, min(2 * interval_s, LOOK_INTERVAL_S_MAX)
-        finally:
-            self._forget(invocation_id, future)
-
-    def _forget(self, invocation_id: InvocationId, future: Expected) -> None:
-        waits = self._waits[invocation_id]
-        waits.discard(future)
-        if not waits:
-            del self._waits[invocation_id]
+                outcome = await self._hear(expected, interval_s)
+                if outcome is not None:
+                    return outcome
+                interval_s = min(2 * interval_s, LOOK_INTERVAL_S_MAX)
+            finally:
+                self.forget(invocation_id, expected)
 
     def _heard(self, message: bytes) -> None:
         head, found, rest = message.partition(_OUTPUT)
@@ -141,5 +162,9 @@ class Outcomes:
     def _look_again(self) -> None:
         for futures in self._waits.values():
             for future in futures:
-                if not future.done():
-                    future.set_result(None)
+                _time_to_look(future)
+
+
+def _time_to_look(expected: Expected) -> None:
+    if not expected.done():
+        expected.set_result(None)
