@@ -14,7 +14,7 @@ from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_recor
 from perdure.schemas.limits import HEADERS_MAX
 from perdure.schemas.records import Invocation, Resume, decode_invocation, decode_resume, encode_reply
 
-from .broker import Outgoing, Record
+from .broker import Headers, Outgoing, Record, stray_names
 from .clock import Clock
 from .outbox import Outbox
 
@@ -157,6 +157,7 @@ class Intake:
                 self._expected.pop(lease.token, None)
 
     def _resume(self, record: Record) -> Resume:
+        _check_names(record.headers)
         if record.value is None:
             raise DecodeError("The value is null; a resume notice is a JSON object.")
         return decode_resume(record.value)
@@ -195,6 +196,7 @@ class Intake:
             )
         if len(record.headers) > HEADERS_MAX:
             raise DecodeError(f"The record has {len(record.headers)} headers; at most {HEADERS_MAX} are allowed.")
+        _check_names(record.headers)
         envelope = decode_invocation(record.value)
         extra = tuple((name, value.encode()) for name, value in envelope.headers.items())
         return Admission(
@@ -238,8 +240,22 @@ class Intake:
             ("perdure-offset", str(record.offset).encode()),
             ("perdure-timestamp", str(record.timestamp_ms).encode()),
         )
-        letter = Outgoing(self._limits.dead_letter_topic, record.key, record.value, (*record.headers, *about))
+        headers = (*_legible(record.headers), *about)
+        letter = Outgoing(self._limits.dead_letter_topic, record.key, record.value, headers)
         self._outbox.put(letter, lambda: self._settled(record, generation))
+
+
+def _check_names(headers: Headers) -> None:
+    if headers and (stray := stray_names(headers)):
+        at, name = next(iter(stray.items()))
+        raise DecodeError(f"The name of header {at}, counted from 0, is not UTF-8: {name!r}.")
+
+
+def _legible(headers: Headers) -> Headers:
+    """Put each name that is not UTF-8 into the value of a header of its own, so that any client can read the letter."""
+    stray = stray_names(headers)
+    shown = ((stray[at].decode("utf-8", "replace") if at in stray else name, v) for at, (name, v) in enumerate(headers))
+    return (*shown, *((f"perdure-header-{at}-name", name) for at, name in stray.items()))
 
 
 def _id_of(service: str, envelope: Invocation, record: Record) -> InvocationId:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from perdure.worker.application import Application, app
@@ -13,6 +14,7 @@ from perdure.worker.context import Context
 from perdure.worker.service import Service
 from tests.integration.deployment import PATIENCE, Deployment, envelope, record
 from tests.waiting import wait_until
+from tests.worker.kafka_clients import NOT_UTF8, produce_batch
 
 BAD: dict[str, tuple[bytes | None, str]] = {
     "no JSON": (b"{handler: add}", "not JSON"),
@@ -56,6 +58,17 @@ def headers_of(letter: Record) -> dict[str, bytes | None]:
     return dict(letter.headers[len(HEADERS) :])
 
 
+def places_of(letters: list[Record]) -> set[tuple[bytes | None, ...]]:
+    """Where dead letters came from."""
+    about = [dict(letter.headers) for letter in letters]
+    return {tuple(each[f"perdure-{name}"] for name in ("topic", "partition", "offset")) for each in about}
+
+
+def results_of(replies: list[Record]) -> set[Any]:
+    """What handlers returned; a reply may come twice."""
+    return {orjson.loads(reply.value or b"")["value"] for reply in replies}
+
+
 async def test_every_kind_of_bad_record_is_kept_and_passed_by(small: Deployment) -> None:
     """Byte for byte with key and headers, with the reason and the source; good records before and after it run."""
     application = echoing()
@@ -86,6 +99,31 @@ async def test_every_kind_of_bad_record_is_kept_and_passed_by(small: Deployment)
     assert by_key[None].value is None
     places = {(headers_of(letter)["perdure-partition"], headers_of(letter)["perdure-offset"]) for letter in letters}
     assert len(places) == len(letters)
+
+
+async def test_header_names_that_are_not_utf8_hold_up_nothing(plain: Deployment) -> None:
+    """The record is kept, name and all, and what came in one batch with it runs; so it is in resume topics."""
+    application = echoing()
+    topic, dead = plain.topic("Echo"), plain.topic("dead")
+    server, replies = plain.settings.bootstrap_servers, plain.topic("replies")
+    batch = [record(topic, envelope("echo", number, reply_to=replies)) for number in range(5)]
+    headers = (("traceparent", b"00-4bf92f-01"), (NOT_UTF8, b"\x00"), ("none", None))
+    batch[2] = record(topic, envelope("echo", 2), key=b"bad", headers=headers)
+    async with plain.sender(application), plain.worker(application), plain.client() as client:
+        await produce_batch(server, batch, partition=0)
+        await produce_batch(server, [record(f"{topic}.resume", b"{}", key=b"resume", headers=headers)])
+        letters = await plain.read(dead, lambda records: len({letter.key for letter in records}) >= 2)
+        found = await plain.read(replies, lambda records: len(results_of(records)) >= 4)
+        assert [await client.call("Echo/echo", n, timeout=PATIENCE) for n in range(8)] == list(range(8))
+        await produce_batch(server, batch[2:3], partition=1)
+        letters = await plain.read(dead, lambda records: len(places_of(records)) >= 3)
+    assert results_of(found) == {0, 1, 3, 4}
+    letter = next(letter for letter in letters if letter.key == b"bad")
+    assert letter.value == batch[2].value
+    shown = ("traceparent", b"00-4bf92f-01"), ("caf\N{REPLACEMENT CHARACTER}", b"\x00"), ("none", None)
+    assert letter.headers[:4] == (*shown, ("perdure-header-1-name", NOT_UTF8.encode()))
+    assert dict(letter.headers)["perdure-offset"] == b"2"
+    assert b"header 1, counted from 0, is not UTF-8" in (dict(letter.headers)["perdure-reason"] or b"")
 
 
 async def test_bad_resume_notices_are_dead_letters(plain: Deployment) -> None:

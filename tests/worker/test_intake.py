@@ -143,6 +143,33 @@ async def test_records_with_too_many_headers_are_dead_letters(scene: Scene) -> N
     ].headers
 
 
+@pytest.mark.parametrize("partition", [NEW, RESUME])
+async def test_header_names_that_are_not_utf8_are_kept_beside_their_values(scene: Scene, partition: Partition) -> None:
+    """The letter can be read by every client, and what the names were follows from it byte for byte."""
+    value = orjson.dumps({"handler": "h"} if partition == NEW else {"id": "inv_" + "0" * 26, "epoch": 1})
+    names = (b"caf\xe9", b"caf\xc3\xa9", b"\xff", b"\xff", b"plain")
+    headers = tuple((name.decode("utf-8", "surrogateescape"), b"%d" % at) for at, name in enumerate(names))
+    await scene.take(scene.record(value, partition=partition, headers=headers))
+    await scene.produce()
+    (letter,) = scene.broker.produced
+    assert (letter.topic, letter.key, letter.value) == ("ns.dead", b"key", value)
+    assert letter.headers[:8] == (
+        ("caf\N{REPLACEMENT CHARACTER}", b"0"),
+        ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", b"1"),
+        ("\N{REPLACEMENT CHARACTER}", b"2"),
+        ("\N{REPLACEMENT CHARACTER}", b"3"),
+        ("plain", b"4"),
+        ("perdure-header-0-name", b"caf\xe9"),
+        ("perdure-header-2-name", b"\xff"),
+        ("perdure-header-3-name", b"\xff"),
+    )
+    assert (dict(letter.headers)["perdure-reason"] or b"").startswith(
+        b"The name of header 0, counted from 0, is not UTF-8"
+    )
+    assert scene.claims == []
+    assert scene.settled == [(0, 1)]
+
+
 async def test_a_record_of_a_topic_that_is_nobodys(scene: Scene) -> None:
     """A subscription that is wider than the application loses nothing."""
     await scene.take(scene.record(b'{"handler": "h"}', partition=Partition("ns.Other", 0)))
