@@ -5,10 +5,15 @@ Law: the engine knows topics, partitions and offsets through this Protocol only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 Headers = tuple[tuple[str, bytes | None], ...]
+"""Names and values. Bytes of a fetched name that are not UTF-8, which Kafka's protocol asks for and no broker checks,
+are surrogate escapes."""
+
+_STRAY_BYTES = re.compile("[\udc80-\udcff]")
 
 
 class Partition(NamedTuple):
@@ -37,6 +42,15 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+
+
+def stray_names(headers: Headers) -> dict[int, bytes]:
+    """Return the names that are not UTF-8, as the bytes that they are, by the position of their header."""
+    return {
+        at: name.encode("utf-8", "surrogateescape")
+        for at, (name, _) in enumerate(headers)
+        if not name.isascii() and _STRAY_BYTES.search(name)
+    }
 
 
 class AssignmentListener(Protocol):

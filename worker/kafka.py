@@ -10,40 +10,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiokafka
 import aiokafka.errors as kafka_errors
+from aiokafka import codec
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.record.util import calc_crc32c
 
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 
 from .broker import Outgoing, Partition, Record
-from .kafka_closing import consumer_ended, drop_consumer, drop_producer, expelled, producer_ended, retrieve, within
-from .kafka_config import MANUAL, KafkaConfig
-from .kafka_tls import tls_context
+from .kafka_batches import Batches, Codecs, readable
+from .kafka_closing import (
+    client_of,
+    consumer_ended,
+    drop_consumer,
+    drop_producer,
+    expelled,
+    producer_ended,
+    retrieve,
+    within,
+)
+from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
+from .kafka_connection import UnreadableRecordsError, connection, too_large
 from .topics import TopicPlan
 
-POLL_INTERVAL_MS_MAX = 2**31 - 1
-"""aiokafka leaves the group for good when nobody polls for so long, and a full worker rightly does not poll. Whether
-the worker itself is alive is told by its heartbeats: they run on its event loop."""
+_UNPACKING = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
 
-METADATA_AGE_MS_MAX = 10_000
-"""New partitions of a topic are noticed within this time; Kafka's default of five minutes leaves them unread."""
-
-FETCH_BYTES_MAX = 16 * 1_048_576
-"""Most bytes of one fetch over all its partitions."""
-
+_UNDECODABLE = (ValueError, LookupError, RuntimeError, TypeError)
+"""What aiokafka's decoder, ours and the compression libraries raise for bytes that they do not understand."""
 
 OnPartitions = Callable[[Sequence[Partition]], Awaitable[None]]
-
-
-class UnreadableRecordsError(BrokerError):
-    """Something fetched could not be decoded; other partitions may have lost records: fetch from the commits again."""
 
 
 class Consumer:
@@ -69,7 +73,7 @@ class Consumer:
             max_partition_fetch_bytes=config.partition_fetch_bytes_max,
             fetch_max_bytes=max(FETCH_BYTES_MAX, config.partition_fetch_bytes_max),
             check_crcs=True,
-            **_connection(config, request_timeout_ms=config.request_timeout_ms),
+            **connection(config, request_timeout_ms=config.request_timeout_ms),
         )
 
     async def start(self) -> None:
@@ -117,15 +121,54 @@ class Consumer:
         try:
             fetched = await self._client.getmany(*chosen, timeout_ms=wait_ms, max_records=records_max)
         except (kafka_errors.CorruptRecordException, kafka_errors.UnsupportedCodecError) as error:
-            raise UnreadableRecordsError(_unreadable(error)) from error
+            raise UnreadableRecordsError.of(error) from error
         except kafka_errors.KafkaError as error:
             raise BrokerError(
                 f"Kafka's records cannot be read: {error!r}. Look at the topics' access rules."
             ) from error
-        except (ValueError, LookupError, RuntimeError, TypeError) as error:
-            # What its decoder and the compression libraries raise for bytes that they do not understand.
-            raise UnreadableRecordsError(_unreadable(error)) from error
+        except _UNDECODABLE as error:
+            raise UnreadableRecordsError.of(error) from error
         return [_record(Partition(*tp), r) for tp, records in fetched.items() for r in records]
+
+    async def salvage(self, partition: Partition, *, records_max: int) -> list[Record]:
+        """Fetch and return what comes next in one partition, with whatever bytes the names of headers hold.
+
+        For where `take` raises. Like `take` it moves on behind what it returns; cancelling it loses nothing. Returns
+        `[]` when the partitions were assigned anew meanwhile.
+
+        Raises:
+            UnreadableRecordsError: Not even so can anything be read of what comes next.
+            BrokerError: The fetch was refused or not answered in time.
+        """
+        tp, held = aiokafka.TopicPartition(*partition), self._client.assignment()
+        async with _translated(f"fetch from {partition.topic} once more", self._config.request_timeout_ms):
+            position = await self._client.position(tp)
+            fetched, aborted = await self._fetch(tp, position)
+        if self._client.assignment() is not held:
+            return []
+        batches = Batches(fetched, codecs=Codecs(calc_crc32c, _UNPACKING))
+        following = PartitionRecords(tp, batches, aborted, position, None, None, True, READ_COMMITTED)
+        try:
+            records = readable(following, records_max)
+        except _UNDECODABLE as error:
+            raise UnreadableRecordsError.of(error) from error
+        self._client.seek(tp, following.next_fetch_offset)
+        return [_record(partition, r) for r in records]
+
+    async def _fetch(self, tp: aiokafka.TopicPartition, position: int) -> tuple[bytes, Any]:
+        client, size = client_of(self._client), self._config.partition_fetch_bytes_max
+        leader = client.cluster.leader_for_partition(tp)
+        if leader is None or leader < 0:
+            raise kafka_errors.LeaderNotAvailableError(tp)
+        wanted = [(tp.topic, [(tp.partition, position, size)])]
+        answer = await client.send(
+            leader, FetchRequest(self._config.fetch_max_wait_ms, 1, FETCH_BYTES_MAX, READ_COMMITTED, wanted)
+        )
+        ((_, [(_, code, _, *details)]),) = answer.topics
+        if code != kafka_errors.NoError.errno:
+            raise kafka_errors.for_code(code)(tp)
+        # What transactions aborted stands in one of two places; version 4 is the first that tells.
+        return details[-1], details[2 if answer.API_VERSION >= 11 else -2]
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Commit `offsets`; those of partitions that are not held are left out.
@@ -186,7 +229,7 @@ class Producer:
             linger_ms=0,
             max_request_size=config.request_bytes_max,
             max_batch_size=min(config.batch_bytes_max, config.request_bytes_max),
-            **_connection(config, request_timeout_ms=config.produce_timeout_ms),
+            **connection(config, request_timeout_ms=config.produce_timeout_ms),
         )
 
     async def start(self) -> None:
@@ -214,7 +257,7 @@ class Producer:
                     await acknowledged
         except BrokerError as error:
             if isinstance(error.__cause__, kafka_errors.MessageSizeTooLargeError):
-                raise RecordTooLargeError(_too_large(outgoing, self._config)) from error.__cause__
+                raise RecordTooLargeError(too_large(outgoing, self._config)) from error.__cause__
             raise
         finally:
             for future in sent:
@@ -250,20 +293,12 @@ class Producer:
             await drop_producer(self._client)
 
 
-class ClusterView(NamedTuple):
-    """What the brokers say of themselves. `topics` are those asked for that exist, with their partition counts."""
-
-    cluster_id: str | None
-    brokers: tuple[str, ...]
-    topics: Mapping[str, int]
-
-
 class Admin:
     """Looks at topics and creates them; never makes a broker create one by itself."""
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        self._client = AIOKafkaClient(**_connection(config, request_timeout_ms=config.probe_timeout_ms))
+        self._client = AIOKafkaClient(**connection(config, request_timeout_ms=config.probe_timeout_ms))
 
     async def start(self) -> None:
         """Connect.
@@ -277,7 +312,7 @@ class Admin:
             except kafka_errors.KafkaConnectionError:
                 # It logged why, and tells only that: ask one of the servers again, for the reason.
                 host, port, _ = self._client.hosts[0]
-                settings = _connection(self._config, request_timeout_ms=self._config.probe_timeout_ms)
+                settings = connection(self._config, request_timeout_ms=self._config.probe_timeout_ms)
                 del settings["bootstrap_servers"], settings["metadata_max_age_ms"]
                 (await create_conn(host, port, **settings)).close()
                 raise
@@ -347,43 +382,8 @@ class _Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc] # aio
         await self._assigned([Partition(*tp) for tp in sorted(assigned)])
 
 
-def _connection(config: KafkaConfig, *, request_timeout_ms: int) -> dict[str, Any]:
-    security = config.security
-    return {
-        "bootstrap_servers": config.bootstrap_servers,
-        "client_id": config.client_id,
-        "request_timeout_ms": request_timeout_ms,
-        "metadata_max_age_ms": METADATA_AGE_MS_MAX,
-        "security_protocol": security.protocol,
-        "ssl_context": tls_context(security) if security.protocol.endswith("SSL") else None,
-        "sasl_mechanism": security.sasl_mechanism,
-        "sasl_plain_username": security.sasl_username,
-        "sasl_plain_password": security.sasl_password,
-    }
-
-
 def _record(partition: Partition, r: Any) -> Record:
     return Record(partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-
-
-def _too_large(outgoing: Sequence[Outgoing], config: KafkaConfig) -> str:
-    def size(record: Outgoing) -> int:
-        headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-        return len(record.key or b"") + len(record.value or b"") + headers
-
-    largest = max(outgoing, key=size)
-    return (
-        f"A record of about {size(largest)} bytes for {largest.topic} is over a limit: the producer takes "
-        f"request_bytes_max = {config.request_bytes_max} bytes, the topic its max.message.bytes. Make the record "
-        "smaller, or raise both."
-    )
-
-
-def _unreadable(error: Exception) -> str:
-    return (
-        f"Kafka's records cannot be decoded: {error!r}. If they are compressed with snappy, lz4 or zstd, install the "
-        "package cramjam; otherwise look at the record at the committed offset."
-    )
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from .kafka import Admin, ClusterView
-from .kafka_config import KafkaConfig
+from .kafka import Admin
+from .kafka_config import ClusterView, KafkaConfig
 from .topics import TopicPlan
 
 

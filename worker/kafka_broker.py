@@ -22,8 +22,8 @@ from perdure.schemas.errors import BrokerError, PerdureError, RecordTooLargeErro
 
 from .broker import AssignmentListener, Outgoing, Partition, Record
 from .clock import Clock
-from .kafka import Admin, ClusterView, Producer
-from .kafka_config import MANUAL, KafkaConfig, KafkaHealth
+from .kafka import Admin, Producer
+from .kafka_config import MANUAL, ClusterView, KafkaConfig, KafkaHealth
 from .kafka_reader import Reader
 from .kafka_tls import tls_context
 from .log_filter import without_repeats
@@ -271,7 +271,7 @@ class KafkaBroker:
         self._restart_delay_ms = min(2 * self._restart_delay_ms, RESTART_DELAY_MS_MAX)
         logger.warning("the Kafka consumer is replaced: %s", reason)
         self._consumer_restarts += 1
-        self._careful = self._careful or reader.unreadable
+        self._careful = reader.careful
         # It stays known until then: the listener commits through it for the last time.
         await reader.close()
         self._reader = None

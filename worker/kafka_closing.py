@@ -1,7 +1,8 @@
 """Ending aiokafka clients that do not end by themselves, and knowing how they are.
 
 Law: never hangs, leaves no task behind. Private attributes of aiokafka (pinned below 0.15) are touched here only:
-nothing public ends a client whose `stop()` hangs or raises half-way (its issues 659, 773, 1101), or tells its health.
+nothing public ends a client whose `stop()` hangs or raises half-way (its issues 659, 773, 1101), tells its health, or
+sends a request that a consumer has no method for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ async def within(timeout_ms: int, closing: Awaitable[object]) -> None:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
+
+
+def client_of(consumer: Any) -> Any:
+    """What a started consumer sends its requests with."""
+    return consumer._client
 
 
 def consumer_ended(client: Any) -> bool:

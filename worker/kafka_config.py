@@ -9,8 +9,9 @@ heartbeat < session                                 request: if it times out fir
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from perdure.schemas.errors import SettingsError
 
@@ -19,6 +20,16 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 GROUP = "group"
 MANUAL = "manual"
+
+POLL_INTERVAL_MS_MAX = 2**31 - 1
+"""aiokafka leaves the group for good when nobody polls for so long, and a full worker rightly does not poll. Whether
+the worker itself is alive is told by its heartbeats: they run on its event loop."""
+
+FETCH_BYTES_MAX = 16 * 1_048_576
+"""Most bytes of one fetch over all its partitions."""
+
+METADATA_AGE_MS_MAX = 10_000
+"""New partitions of a topic are noticed within this time; Kafka's default of five minutes leaves them unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +153,11 @@ class KafkaHealth:
     def ok(self) -> bool:
         """Whether records can be expected to flow."""
         return self.reachable and self.assigned is not None and self.problem is None
+
+
+class ClusterView(NamedTuple):
+    """What the brokers say of themselves. `topics` are those asked for that exist, with their partition counts."""
+
+    cluster_id: str | None
+    brokers: tuple[str, ...]
+    topics: Mapping[str, int]

@@ -21,8 +21,9 @@ from perdure.schemas.errors import BrokerError
 
 from .broker import AssignmentListener, Partition, Record
 from .clock import Clock
-from .kafka import Consumer, UnreadableRecordsError
+from .kafka import Consumer
 from .kafka_config import MANUAL, KafkaConfig
+from .kafka_connection import UnreadableRecordsError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ TROUBLE_WAIT_MS = 100
 
 CAREFUL_WAIT_MS = 20
 """Between two rounds over all partitions, one by one, while one of them is known to hold something unreadable."""
+
+CAREFUL_MS = 600_000
+"""Partition by partition is read until nothing was unreadable for so long: the next time costs a rebalance again."""
 
 QUARANTINE_MS = 30_000
 """An unreadable partition is tried again after so long: a codec may have been installed, a record expired."""
@@ -46,8 +50,8 @@ class Reader:
         clock: For watching over itself.
         emptied: Topics that were created anew just now: what is committed for them may be an offset of their lost
             namesakes, so that the first assignment begins at their first record.
-        careful: Read partition by partition, because a predecessor met records that cannot be decoded: aiokafka forgets
-            what it drained of other partitions when one of them raises.
+        careful: Begin by reading partition by partition, because a predecessor met records that cannot be decoded:
+            aiokafka forgets what it drained of other partitions when one of them raises.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Reader:
         emptied: frozenset[str],
         careful: bool,
     ) -> None:
-        self.unreadable = careful
+        self.careful = careful
         self.condemned: str | None = None
         self.held: tuple[Partition, ...] = ()
         self._config = config
@@ -68,7 +72,7 @@ class Reader:
         self._listener = listener
         self._clock = clock
         self._emptied = emptied
-        self._careful = careful
+        self._unreadable_at_ms = clock.monotonic_ms()
         self._void = False
         self._consumer = Consumer(config, revoked=self._revoked, assigned=self._assigned)
         self._settled = asyncio.Event()
@@ -118,7 +122,7 @@ class Reader:
         if not await self._settles_within(wait_ms):
             return []
         try:
-            if self._careful:
+            if self.careful:
                 return await self._one_by_one(first, records_max, wait_ms)
             records = await self._available(first, records_max)
             if not records and wait_ms:
@@ -126,7 +130,7 @@ class Reader:
                 records = await self._available(first, records_max) if self.settled else []
         except BrokerError as error:
             if isinstance(error, UnreadableRecordsError):
-                self.unreadable = True
+                self.careful = True
                 self._condemn(str(error))
             self._failed("reading", error)
             await self._clock.sleep(min(wait_ms, TROUBLE_WAIT_MS) / 1000)
@@ -240,18 +244,33 @@ class Reader:
 
     async def _one_by_one(self, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
         """Read each partition by itself; one that cannot be decoded is left alone for a while."""
-        for partition in sorted(self.held, key=lambda held: not first(held.topic)):
+        held = self.held
+        for partition in sorted(held, key=lambda each: not first(each.topic)):
             room = records_max - len(self._carry)
             if room < 1 or self._quarantine.get(partition, 0) > self._clock.monotonic_ms():
                 continue
             try:
                 self._carry.extend(await self._consumer.take(records_max=room, only=partition))
-            except UnreadableRecordsError as error:
-                self._quarantine[partition] = self._clock.monotonic_ms() + QUARANTINE_MS
-                logger.error("partition %s of %s is left alone: %s", partition.number, partition.topic, error)
+            except UnreadableRecordsError:
+                self._unreadable_at_ms = self._clock.monotonic_ms()
+                records = await self._salvaged(partition, room)
+                if self.held is not held:
+                    # They were assigned anew meanwhile, from their commits on.
+                    return []
+                self._carry.extend(records)
+        if self._clock.monotonic_ms() - self._unreadable_at_ms > CAREFUL_MS:
+            self.careful = False
         if not self._carry:
             await self._clock.sleep(min(wait_ms, CAREFUL_WAIT_MS) / 1000)
         return self._from_carry(records_max)
+
+    async def _salvaged(self, partition: Partition, records_max: int) -> list[Record]:
+        try:
+            return await self._consumer.salvage(partition, records_max=records_max)
+        except BrokerError as error:
+            self._quarantine[partition] = self._clock.monotonic_ms() + QUARANTINE_MS
+            logger.error("partition %s of %s is left alone: %s", partition.number, partition.topic, error)
+            return []
 
     def _from_carry(self, records_max: int) -> list[Record]:
         records, self._carry = self._carry[:records_max], self._carry[records_max:]

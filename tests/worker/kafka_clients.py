@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import struct
 from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.record._crc32c import crc as crc32c
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from perdure.worker.broker import Outgoing, Partition, Record
 from perdure.worker.clock import SystemClock
@@ -129,19 +127,40 @@ class Member:
         self.seen += records
 
 
-async def produce_undecodable(bootstrap_servers: str, topic: str, partition: int) -> None:
-    """Write a record that brokers take and aiokafka cannot read: its header's key is not UTF-8."""
-    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 10_000)
-    batch.append(0, timestamp=1, key=b"k", value=b"v", headers=[("HEADER", b"1")])
-    raw = bytearray(batch.build())
-    at = raw.index(b"HEADER")
-    raw[at : at + 6] = b"\xff" * 6
-    # The checksum covers everything behind it.
-    struct.pack_into(">I", raw, 17, crc32c(bytes(raw[21:])))
+class AnyName(str):
+    """A header's name that may be any bytes, as surrogate escapes: what clients in other languages let through."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        """The bytes, whichever they are."""
+        return super().encode(encoding, errors)
+
+
+NOT_UTF8 = AnyName(b"caf\xe9".decode("utf-8", "surrogateescape"))
+"""A name in Latin-1."""
+
+
+def record_batch(records: Sequence[Outgoing], *, codec: int = 0) -> bytes:
+    """One batch as a producer sends it; aiokafka's builder in C takes no `AnyName`, the one in Python does."""
+    batch = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, 0, 1_000_000)
+    for at, record in enumerate(records):
+        headers = [(AnyName(name), value) for name, value in record.headers]
+        batch.append(at, timestamp=1_700_000_000_000 + at, key=record.key, value=record.value, headers=headers)
+    return bytes(batch.build())
+
+
+async def produce_batch(
+    bootstrap_servers: str, records: Sequence[Outgoing], *, partition: int = 0, codec: int = 0
+) -> None:
+    """Write records of one topic as one batch, past everything that aiokafka's producer refuses."""
     client = AIOKafkaClient(bootstrap_servers=bootstrap_servers)
     await client.bootstrap()
     request = ProduceRequest(
-        transactional_id=None, required_acks=-1, timeout=5_000, topics=[(topic, [(partition, bytes(raw))])]
+        transactional_id=None,
+        required_acks=-1,
+        timeout=5_000,
+        topics=[(records[0].topic, [(partition, record_batch(records, codec=codec))])],
     )
     answer = await client.send(client.get_random_node(), request)
     await client.close()
