@@ -6,10 +6,12 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
+import aiokafka
 import aiokafka.codec
 import pytest
 
 from perdure.schemas.errors import BrokerError
+from perdure.worker import kafka_reader
 from perdure.worker.broker import Outgoing, Partition, Record
 from perdure.worker.kafka_broker import KafkaBroker
 from tests.waiting import wait_until
@@ -223,6 +225,45 @@ async def test_header_names_that_are_not_utf8_are_read(bootstrap_servers: str, n
     assert [held[offset].timestamp_ms for offset in range(9)] == [1_700_000_000_000 + at for at in range(9)]
     again = [r.offset for r in read if r.partition.number == 1]
     assert all(later == before + 1 or later == 0 for before, later in itertools.pairwise(again))
+
+
+@pytest.mark.servers
+async def test_what_a_transaction_aborted_stays_away(bootstrap_servers: str, namespace: str) -> None:
+    """Also where it stands in one fetch with a name that is not UTF-8."""
+    plan = topic_plan(f"{namespace}.S")
+    async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
+        await wait_until(lambda: broker.health().ok)
+    async with aiokafka.AIOKafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=namespace) as producer:
+        for value in (b"1", b"2"):
+            await producer.begin_transaction()
+            await producer.send_and_wait(plan.name, value, partition=0)
+            await (producer.abort_transaction() if value == b"1" else producer.commit_transaction())
+    await produce_batch(bootstrap_servers, [Outgoing(plan.name, None, b"3", ((NOT_UTF8, b""),))])
+    async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
+        read = await poll_until(broker, lambda got: 3 in numbers(got))
+    assert numbers(read) == [2, 3]
+
+
+async def test_after_a_while_all_partitions_are_read_at_once_again(
+    bootstrap_servers: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that cannot be decoded makes reading careful, until there was none for long."""
+    monkeypatch.setattr(kafka_reader, "CAREFUL_MS", 200)
+    plan = topic_plan(f"{namespace}.S")
+    bad = [Outgoing(plan.name, None, b"1", ((NOT_UTF8, b""),))]
+    async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
+        await wait_until(lambda: broker.health().ok)
+        await produce_batch(bootstrap_servers, bad)
+        assert numbers(await poll_until(broker, bool)) == [1]
+        assert broker._reader is not None
+        assert broker._reader.careful
+        while broker._reader.careful:
+            assert await poll(broker, wait_ms=20) == []
+        await broker.produce(values(plan.name, [2]))
+        assert numbers(await poll_until(broker, bool)) == [2]
+        await broker.commit({Partition(plan.name, 0): 2})
+        await produce_batch(bootstrap_servers, bad)
+        assert numbers(await poll_until(broker, bool)) == [1]
 
 
 async def test_what_cannot_be_decoded_blocks_only_its_partition(
