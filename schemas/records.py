@@ -6,8 +6,11 @@ Producible by hand: an invocation is one JSON object, `{"handler": "add", "argum
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
 import pydantic_core
@@ -68,18 +71,94 @@ class Invocation(BaseModel):
             raise ValueError("not_before needs a time zone, such as 2030-01-01T12:00:00Z")
         return self
 
-    def payload(self) -> bytes:
-        """The argument as bytes for the handler's serde: its JSON, or nothing where the record has no argument."""
-        if "argument" not in self.model_fields_set:
-            return b""
-        return pydantic_core.to_json(self.argument)
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Envelope(NamedTuple):
+    """A valid `Invocation`, as it was read.
+
+    `payload` is the argument as bytes for the handler's serde: its JSON, or nothing where the record has no argument.
+    """
+
+    handler: str
+    payload: bytes
+    key: str | None
+    id: str | None
+    idempotency_key: str | None
+    not_before: datetime | None
+    reply_to: str | None
+    waiter: str | None
+    headers: Mapping[str, str]
 
     def not_before_ms(self) -> int:
         """`not_before` in milliseconds since the epoch, rounded up: never early; 0 where there is none."""
         return 0 if self.not_before is None else -(-(self.not_before - _EPOCH) // _MILLISECOND)
 
 
-def decode_invocation(value: bytes) -> Invocation:
+# What nearly every envelope is made of. Letters that pydantic's patterns and Python's might judge differently are left
+# to pydantic.
+_PLAIN_FIELDS: Final = frozenset({"handler", "argument", "id", "idempotency_key", "waiter"})
+_PLAIN_WAITER: Final = re.compile(rf"[!-~]{{1,{NAME_LENGTH_MAX}}}")
+
+
+def plain_envelope(fields: Mapping[str, Any]) -> Envelope | None:
+    """The envelope of these fields, where a quick look tells that it is valid; `None` says nothing about it.
+
+    For what clients send, in a third of the time that pydantic takes.
+
+    Raises:
+        DecodeError: As `checked_envelope`.
+    """
+    if not _PLAIN_FIELDS.issuperset(fields):
+        return None
+    handler, invocation_id, name, waiter = map(fields.get, ("handler", "id", "idempotency_key", "waiter"))
+    if type(handler) is not str or not 0 < len(handler) <= NAME_LENGTH_MAX:
+        return None
+    if invocation_id is not None and (type(invocation_id) is not str or not is_invocation_id(invocation_id)):
+        return None
+    if name is not None and (invocation_id is not None or type(name) is not str or not 0 < len(name) <= KEY_LENGTH_MAX):
+        return None
+    if waiter is not None and (type(waiter) is not str or not _PLAIN_WAITER.fullmatch(waiter)):
+        return None
+    return Envelope(handler, _payload(fields), None, invocation_id, name, None, None, waiter, _NO_HEADERS)
+
+
+def checked_envelope(fields: Mapping[str, Any]) -> Envelope:
+    """The envelope of these fields.
+
+    Raises:
+        DecodeError: They are not one; the message says where.
+    """
+    try:
+        found = Invocation.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'envelope'}: {e['msg']}" for e in error.errors())
+        raise DecodeError(f"The value is not an invocation: {shorten(problems, REASON_CHARACTERS_MAX)}.") from error
+    return Envelope(
+        found.handler,
+        _payload(fields),
+        found.key,
+        found.id,
+        found.idempotency_key,
+        found.not_before,
+        found.reply_to,
+        found.waiter,
+        found.headers,
+    )
+
+
+def _payload(fields: Mapping[str, Any]) -> bytes:
+    if "argument" not in fields:
+        return b""
+    payload = pydantic_core.to_json(fields["argument"])
+    # A number beyond what a float holds is read as infinity, which is no JSON any more.
+    if b"Infinity" in payload and not is_json(payload):
+        raise DecodeError("The value is not an invocation: argument: it holds a number that is too large for a float.")
+    return payload
+
+
+def decode_invocation(value: bytes) -> Envelope:
     """Read the envelope.
 
     Raises:
@@ -92,15 +171,7 @@ def decode_invocation(value: bytes) -> Invocation:
     if not isinstance(fields, dict):
         found = _JSON_NAMES.get(type(fields), "a number")
         raise DecodeError(f"The value is JSON, but {found} and not an object with a handler.")
-    try:
-        invocation = Invocation.model_validate(fields)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'envelope'}: {e['msg']}" for e in error.errors())
-        raise DecodeError(f"The value is not an invocation: {shorten(problems, REASON_CHARACTERS_MAX)}.") from error
-    # A number beyond what a float holds is read as infinity, which is no JSON any more.
-    if b"Infinity" in (payload := invocation.payload()) and not is_json(payload):
-        raise DecodeError("The value is not an invocation: argument: it holds a number that is too large for a float.")
-    return invocation
+    return plain_envelope(fields) or checked_envelope(fields)
 
 
 class Resume(NamedTuple):

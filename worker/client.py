@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -30,6 +31,11 @@ from .outcomes import Expected, Outcomes
 from .sender import Sender
 from .settings import Settings
 from .topics import service_topic
+
+TOPICS_MAX = 1024
+"""Names of topics that are kept ready, so that their parts are not checked for each record."""
+
+_topic = lru_cache(TOPICS_MAX)(service_topic)
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -332,7 +338,7 @@ class Client:
                 f"The argument of {target.name} makes a record of {len(envelope)} bytes, and "
                 f"PERDURE_RECORD_BYTES_MAX is {self._settings.record_bytes_max}: keep the data elsewhere, send where."
             )
-        topic = service_topic(self._settings.namespace, target.service)
+        topic = _topic(self._settings.namespace, target.service)
         record_key = None if options.key is None else options.key.encode()
         return invocation_id, Outgoing(topic, record_key, envelope)
 

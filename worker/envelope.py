@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -13,7 +13,7 @@ from perdure.schemas.codec import is_json
 from perdure.schemas.entries import Failure, Outcome, Success
 from perdure.schemas.errors import DecodeError, SerdeError, UsageError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, is_invocation_id
-from perdure.schemas.records import decode_invocation
+from perdure.schemas.records import decode_invocation, plain_envelope
 
 from .serde import JSON, Serde, decode_value, encode_value
 from .service import handler_of
@@ -28,8 +28,11 @@ NOTHING: Final = _Nothing()
 """The argument of a handler that takes none; `None` is JSON's null."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+TARGETS_MAX: Final = 1024
+"""Targets by name that are kept ready; a program calls some dozens."""
+
+
+class Target(NamedTuple):
     """Which handler, and how its values travel. Without an `output_serde` results are JSON's values."""
 
     service: str
@@ -54,8 +57,7 @@ class Target:
         return untyped_result_of(outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What a sender may say beside the argument; the fields are those of `schemas.records.Invocation`."""
 
     id: str | None = None
@@ -77,6 +79,11 @@ def target_of(target: str | Callable[..., Awaitable[Any]]) -> Target:
     if callable(target):
         handler = handler_of(target)
         return Target(handler.service, handler.name, handler.input_serde, handler.output_serde)
+    return _named_target(target)
+
+
+@lru_cache(TARGETS_MAX)
+def _named_target(target: str) -> Target:
     service, slash, name = target.partition("/")
     if not service or not slash or not name or "/" in name:
         raise UsageError(f"{target!r} is not a target: write Service/handler.")
@@ -131,22 +138,30 @@ def envelope_of(
             target.service, target.handler, options.key, idempotency_key=options.idempotency_key
         )
         fields |= {"idempotency_key": options.idempotency_key} | ({"id": options.id} if options.id else {})
-    optional = {
-        "key": options.key,
-        "not_before": options.not_before,
-        "headers": dict(options.headers) if options.headers else None,
-        "reply_to": options.reply_to,
-        "waiter": options.waiter,
-    }
-    fields |= {name: value for name, value in optional.items() if value is not None}
+    _add_rest(fields, options)
     try:
+        envelope = orjson.dumps(fields)
         # The receiver's own check, before the record is sent to where its refusal would be a dead letter.
-        decode_invocation(orjson.dumps(fields))
+        if plain_envelope(fields) is None:
+            decode_invocation(envelope)
     except (DecodeError, orjson.JSONEncodeError) as error:
         raise UsageError(f"{target.name} cannot be invoked like this. {error}") from error
     if argument is not NOTHING:
-        fields["argument"] = orjson.Fragment(_argument(target, argument))
-    return invocation_id, orjson.dumps(fields)
+        envelope = b'%b,"argument":%b}' % (envelope[:-1], _argument(target, argument))
+    return invocation_id, envelope
+
+
+def _add_rest(fields: dict[str, Any], options: Options) -> None:
+    if options.key is not None:
+        fields["key"] = options.key
+    if options.not_before is not None:
+        fields["not_before"] = options.not_before
+    if options.headers:
+        fields["headers"] = dict(options.headers)
+    if options.reply_to is not None:
+        fields["reply_to"] = options.reply_to
+    if options.waiter is not None:
+        fields["waiter"] = options.waiter
 
 
 def _argument(target: Target, argument: object) -> bytes:

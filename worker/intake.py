@@ -12,7 +12,7 @@ from perdure.schemas.entries import Input, Positioned
 from perdure.schemas.errors import DecodeError, PerdureError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record
 from perdure.schemas.limits import HEADERS_MAX
-from perdure.schemas.records import Invocation, Resume, decode_invocation, decode_resume, encode_reply
+from perdure.schemas.records import Envelope, Resume, decode_invocation, decode_resume, encode_reply
 
 from .broker import Headers, Outgoing, Record, stray_names
 from .clock import Clock
@@ -198,13 +198,13 @@ class Intake:
             raise DecodeError(f"The record has {len(record.headers)} headers; at most {HEADERS_MAX} are allowed.")
         _check_names(record.headers)
         envelope = decode_invocation(record.value)
-        extra = tuple((name, value.encode()) for name, value in envelope.headers.items())
+        extra = tuple([(name, value.encode()) for name, value in envelope.headers.items()])
         return Admission(
             invocation_id=_id_of(service, envelope, record),
             service=service,
             handler=envelope.handler,
             key=None,
-            input=Input(self._clock.now_ms(), self._worker, (*record.headers, *extra), envelope.payload()),
+            input=Input(self._clock.now_ms(), self._worker, (*record.headers, *extra), envelope.payload),
             token=self._new_token(),
             worker=self._worker,
             not_before_ms=envelope.not_before_ms(),
@@ -258,7 +258,7 @@ def _legible(headers: Headers) -> Headers:
     return (*shown, *((f"perdure-header-{at}-name", name) for at, name in stray.items()))
 
 
-def _id_of(service: str, envelope: Invocation, record: Record) -> InvocationId:
+def _id_of(service: str, envelope: Envelope, record: Record) -> InvocationId:
     if envelope.id is not None:
         return InvocationId(envelope.id)
     if envelope.idempotency_key is not None:

@@ -24,7 +24,7 @@ def test_a_handler_is_enough() -> None:
     """The smallest record that a console producer can send."""
     invocation = decode_invocation(b'{"handler":"add"}')
     assert invocation.handler == "add"
-    assert invocation.payload() == b""
+    assert invocation.payload == b""
     assert invocation.not_before_ms() == 0
     assert invocation.headers == {}
 
@@ -68,7 +68,7 @@ def test_all_fields_are_read() -> None:
 )
 def test_an_argument_keeps_its_value(argument: str) -> None:
     """Integers of any length are exact; null is an argument, and none is not."""
-    payload = decode_invocation(b'{"handler":"add","argument":%b}' % argument.encode()).payload()
+    payload = decode_invocation(b'{"handler":"add","argument":%b}' % argument.encode()).payload
     assert json.loads(payload) == json.loads(argument)
     assert type(json.loads(payload)) is type(json.loads(argument))
 

@@ -28,7 +28,7 @@ from perdure.schemas.errors import (
     UsageError,
 )
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, new_invocation_id
-from perdure.schemas.records import Invocation, decode_invocation
+from perdure.schemas.records import Envelope, decode_invocation
 from perdure.worker.broker import Outgoing
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
@@ -80,17 +80,17 @@ class FakeWorker:
         self.store = store
         self._consumer = consumer
 
-    async def receive(self) -> Invocation:
+    async def receive(self) -> Envelope:
         """The next invocation that was sent."""
         record = await asyncio.wait_for(self._consumer.getone(), 15)
         return decode_invocation(record.value)
 
-    async def admit(self, invocation: Invocation) -> Claimed:
+    async def admit(self, invocation: Envelope) -> Claimed:
         """Admit it, as the engine does."""
         invocation_id = invocation.id or id_of_idempotency_key(
             "Shop", invocation.handler, invocation.key, idempotency_key=invocation.idempotency_key or ""
         )
-        entry = Input(0, "w", (), invocation.payload())
+        entry = Input(0, "w", (), invocation.payload)
         admission = Admission(
             InvocationId(invocation_id),
             "Shop",
@@ -111,7 +111,7 @@ class FakeWorker:
             claimed.lease, [Output(0, outcome)], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS
         )
 
-    async def serve(self, outcome: Outcome) -> Invocation:
+    async def serve(self, outcome: Outcome) -> Envelope:
         """Receive, admit and complete one invocation."""
         invocation = await self.receive()
         await self.complete(await self.admit(invocation), outcome)
@@ -163,7 +163,7 @@ async def test_a_call_by_function_is_typed(client: Client, worker: FakeWorker) -
     invocation = await worker.serve(Success(b'{"total":7}'))
     assert await call == Receipt(total=7)
     assert invocation.handler == "buy"
-    assert invocation.payload() == b'{"item":"tea","count":1}'
+    assert invocation.payload == b'{"item":"tea","count":1}'
     assert invocation.waiter == f"{client._settings.namespace}:outcome:{client.client_id}"
 
 
@@ -173,14 +173,14 @@ async def test_a_call_by_name_speaks_json(client: Client, worker: FakeWorker) ->
     await worker.serve(Success(b'{"total":7}'))
     assert await call == {"total": 7}
     call = asyncio.create_task(client.call("Shop/buy", None, timeout=PATIENCE))
-    assert (await worker.serve(Success(b"\xff"))).payload() == b"null"
+    assert (await worker.serve(Success(b"\xff"))).payload == b"null"
     assert await call == b"\xff"
 
 
 async def test_a_handler_without_argument_is_called_without(client: Client, worker: FakeWorker) -> None:
     """No argument is not null."""
     call = asyncio.create_task(client.call(ping, timeout=PATIENCE))
-    assert (await worker.serve(Success(b'"pong"'))).payload() == b""
+    assert (await worker.serve(Success(b'"pong"'))).payload == b""
     assert await call == "pong"
 
 
@@ -199,7 +199,7 @@ async def test_many_wait_on_one_subscription(client: Client, worker: FakeWorker,
     calls = [asyncio.create_task(client.call("Shop/buy", number, timeout=PATIENCE)) for number in range(50)]
     for _ in calls:
         invocation = await worker.receive()
-        await worker.complete(await worker.admit(invocation), Success(invocation.payload()))
+        await worker.complete(await worker.admit(invocation), Success(invocation.payload))
     assert await asyncio.gather(*calls) == list(range(50))
     async with opened(settings.redis_config) as line:
         assert await line.ask("PUBSUB", "NUMSUB", f"{settings.namespace}:outcome:{client.client_id}") == [
@@ -232,7 +232,7 @@ async def test_a_lost_message_costs_time_and_nothing_else(client: Client, worker
     """Where the outcome was not published to us, looking finds it."""
     call = asyncio.create_task(client.call(ping, timeout=PATIENCE))
     invocation = await worker.receive()
-    unannounced = invocation.model_copy(update={"waiter": None})
+    unannounced = invocation._replace(waiter=None)
     await worker.complete(await worker.admit(unannounced), Success(b'"late"'))
     assert await call == "late"
 

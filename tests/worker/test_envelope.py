@@ -28,13 +28,13 @@ values = st.recursive(
 def test_every_json_value_arrives_as_it_was(value: object) -> None:
     """What the handler's serde reads from the envelope is what was sent."""
     _, envelope = envelope_of(SHOP, value, Options(), fresh_id=FRESH)
-    assert JSON.deserialize(decode_invocation(envelope).payload()) == value
+    assert JSON.deserialize(decode_invocation(envelope).payload) == value
 
 
 def test_no_argument_is_no_argument() -> None:
     """Nothing is told from null."""
-    assert decode_invocation(envelope_of(SHOP, NOTHING, Options(), fresh_id=FRESH)[1]).payload() == b""
-    assert decode_invocation(envelope_of(SHOP, None, Options(), fresh_id=FRESH)[1]).payload() == b"null"
+    assert decode_invocation(envelope_of(SHOP, NOTHING, Options(), fresh_id=FRESH)[1]).payload == b""
+    assert decode_invocation(envelope_of(SHOP, None, Options(), fresh_id=FRESH)[1]).payload == b"null"
     assert repr(NOTHING) == "NOTHING"
 
 
@@ -52,7 +52,7 @@ def test_bytes_that_are_not_json_cannot_travel() -> None:
     target = Target("Shop", "add", BYTES, BYTES)
     with pytest.raises(SerdeError, match="only JSON travels"):
         envelope_of(target, b"\xff", Options(), fresh_id=FRESH)
-    assert decode_invocation(envelope_of(target, b"[1]", Options(), fresh_id=FRESH)[1]).payload() == b"[1]"
+    assert decode_invocation(envelope_of(target, b"[1]", Options(), fresh_id=FRESH)[1]).payload == b"[1]"
 
 
 def test_a_wrong_id_is_refused() -> None:
