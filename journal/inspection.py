@@ -7,18 +7,28 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from perdure.schemas.codec import decode, is_json
+from perdure.schemas.codec import decode, encode, is_json
+from perdure.schemas.commands import (
+    Attach,
+    Call,
+    CancelOther,
+    Lookup,
+    Resolve,
+    Send,
+)
 from perdure.schemas.entries import (
     AttemptFailed,
     AttemptStarted,
+    CancelChild,
+    Command,
     Completion,
+    Entry,
     Failure,
     Input,
     Outcome,
     Output,
     Paused,
     Positioned,
-    Run,
     Sleep,
     StepFailed,
     Success,
@@ -135,46 +145,36 @@ def entry_json(positioned: Positioned) -> dict[str, Any]:
     position, epoch, entry = positioned
     head: dict[str, Any] = {"position": position, "attempt": epoch, "type": type_of(positioned)}
     match entry:
-        case Input(at_ms, worker, headers, value):
-            shown = [[name, None if text is None else text.decode("utf-8", "replace")] for name, text in headers]
-            return head | {"at_ms": at_ms, "worker": worker, "headers": shown, "argument": payload_json(value)}
-        case Run(index, name, at_ms, duration_ms, outcome):
-            body = {"index": index, "name": name, "at_ms": at_ms, "duration_ms": duration_ms}
-            return head | body | _outcome_json(outcome)
-        case Completion(index, at_ms, outcome):
-            return head | {"index": index, "at_ms": at_ms} | _outcome_json(outcome)
-        case Output(at_ms, outcome):
-            return head | {"at_ms": at_ms} | _outcome_json(outcome)
         case Unknown(_, body):
             return head | {"body": payload_json(body)}
-        case Sleep() | StepFailed() | AttemptStarted() | AttemptFailed() | Paused():
+        case Lookup():
+            fields = entry._replace(type="")._asdict()
+            del fields["type"]
+        case _:
             fields = entry._asdict()
-            return head | {{"command_index": "index"}.get(name, name): value for name, value in fields.items()}
+    shown: dict[str, Any] = {}
+    for name, value in fields.items():
+        match name:
+            case "outcome":
+                shown |= _outcome_json(value)
+            case "value":
+                shown["argument" if isinstance(entry, Input | Call | Send) else "value"] = payload_json(value)
+            case "headers":
+                shown["headers"] = [
+                    [key, None if raw is None else raw.decode("utf-8", "replace")] for key, raw in value
+                ]
+            case _:
+                shown[{"command_index": "index"}.get(name, name)] = value
+    return head | shown
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "replace")
 
 
 def type_of(positioned: Positioned) -> str:
     """The entry's type as it stands in the stream, such as `run` or `attempt_failed`."""
-    match positioned.entry:
-        case Input():
-            return "input"
-        case Run():
-            return "run"
-        case Sleep():
-            return "sleep"
-        case Completion():
-            return "completion"
-        case StepFailed():
-            return "step_failed"
-        case AttemptStarted():
-            return "attempt"
-        case AttemptFailed():
-            return "attempt_failed"
-        case Paused():
-            return "paused"
-        case Output():
-            return "output"
-        case Unknown(kind, _):
-            return kind
+    return encode(positioned.entry)[0].decode()
 
 
 def preview(payload: bytes, *, bytes_max: int = PREVIEW_BYTES_MAX) -> str:
@@ -209,36 +209,52 @@ def duration_text(duration_ms: int) -> str:
 
 def _row(positioned: Positioned, names: dict[int, str], bytes_max: int) -> Row:
     position, epoch, entry = positioned
-    base = Row(position, epoch, type_of(positioned), "", None, None, "", "")
+    # Every entry has some of these and no other that a table shows.
+    at_ms, duration_ms = getattr(entry, "at_ms", None), getattr(entry, "duration_ms", None)
+    outcome, value = getattr(entry, "outcome", None), getattr(entry, "value", None)
+    name, result, failure = _name(entry, names), "", _failure(entry)
+    if outcome is not None:
+        result, failure = outcome_text(outcome, bytes_max)
+    elif value is not None:
+        result = preview(value, bytes_max=bytes_max)
+    elif isinstance(entry, Unknown):
+        result = preview(entry.body, bytes_max=bytes_max)
+    if isinstance(entry, Command):
+        names[entry.command_index] = name or type_of(positioned)
+    if isinstance(entry, Sleep):
+        names[entry.command_index] = name or f"sleep {duration_text(entry.duration_ms)}"
+    return Row(position, epoch, type_of(positioned), name, at_ms, duration_ms, result, _one_line(failure, bytes_max))
+
+
+def _name(entry: Entry, names: Mapping[int, str]) -> str:
     match entry:
-        case Input(at_ms, _, _, value):
-            return base._replace(at_ms=at_ms, result=preview(value, bytes_max=bytes_max))
-        case Run(index, name, at_ms, duration_ms, outcome):
-            names[index] = name
-            result, failure = outcome_text(outcome, bytes_max)
-            return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms, result=result, failure=failure)
-        case Sleep(index, name, at_ms, duration_ms):
-            names[index] = name or f"sleep {duration_text(duration_ms)}"
-            return base._replace(name=name, at_ms=at_ms, duration_ms=duration_ms)
-        case Completion(index, at_ms, outcome):
-            result, failure = outcome_text(outcome, bytes_max)
-            name = f"of {names.get(index) or f'command {index}'}"
-            return base._replace(name=name, at_ms=at_ms, result=result, failure=failure)
-        case StepFailed(_, name, at_ms, failures, _, retry_ms, error):
-            failure = f"{error} (failure {failures}, {_retry_text(retry_ms)})"
-            return base._replace(name=name, at_ms=at_ms, failure=_one_line(failure, bytes_max))
-        case AttemptStarted(at_ms, worker):
-            return base._replace(name=worker, at_ms=at_ms)
-        case AttemptFailed(at_ms, error, _, command, retry_ms):
-            failure = f"{error} ({_retry_text(retry_ms)})"
-            return base._replace(name=command, at_ms=at_ms, failure=_one_line(failure, bytes_max))
-        case Paused(at_ms, reason):
-            return base._replace(at_ms=at_ms, failure=_one_line(reason, bytes_max))
-        case Output(at_ms, outcome):
-            result, failure = outcome_text(outcome, bytes_max)
-            return base._replace(at_ms=at_ms, result=result, failure=failure)
-        case Unknown(_, body):
-            return base._replace(result=preview(body, bytes_max=bytes_max))
+        case Completion(index):
+            return f"of {names.get(index) or f'command {index}'}"
+        case AttemptStarted(_, worker):
+            return worker
+        case AttemptFailed(_, _, _, command, _):
+            return command
+        case Resolve(_, _, invocation_id, awaited, name, _):
+            return f"{name} of {invocation_id}" if name else f"{invocation_id} command {awaited}"
+        case Call() | Send():
+            called = entry.identity
+            return " ".join(part for part in (called.name, called.key) if part)
+        case Attach(_, _, invocation_id) | CancelOther(_, _, invocation_id) | CancelChild(_, _, invocation_id):
+            return invocation_id
+        case _:
+            return str(getattr(entry, "name", ""))
+
+
+def _failure(entry: Entry) -> str:
+    match entry:
+        case StepFailed(_, _, _, failures, _, retry_ms, error):
+            return f"{error} (failure {failures}, {_retry_text(retry_ms)})"
+        case AttemptFailed(_, error, _, _, retry_ms):
+            return f"{error} ({_retry_text(retry_ms)})"
+        case Paused(_, reason):
+            return reason
+        case _:
+            return ""
 
 
 def _retry_text(retry_ms: int) -> str:

@@ -1,7 +1,7 @@
 """The journal machine: decides what a replay and an execution do. PURE: no I/O, no clock, no randomness.
 
 ```
-received entries --receive()--> +---------+ --poll()--> Ready | Execute | Wait | Suspend
+received entries --receive()--> +---------+ --poll()--> Ready | Interrupt | Execute | Wait | Suspend
 handler commands --issue()----> | Machine |
 run results -----propose()----> +---------+ --drain()-> entries to append
 ```
@@ -31,101 +31,78 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from perdure.schemas.commands import Call, Lookup, SignalWait
 from perdure.schemas.entries import (
+    CancelChild,
+    Cancelled,
+    Command,
     Completion,
     Entry,
     Identity,
     Outcome,
-    Output,
+    PauseAsked,
+    Paused,
     Positioned,
+    Resumed,
     Run,
+    Signalled,
     Sleep,
     StepFailed,
     Unknown,
+    Waiting,
+    Written,
 )
 from perdure.schemas.errors import JournalMismatchError
 from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
-
-class Ready(NamedTuple):
-    """Hand this outcome to the future of the command at that index, then let the handler run until it is blocked."""
-
-    command_index: int
-    outcome: Outcome
+from .moves import WAIT, Execute, Interrupt, Ready, Step, Suspend
+from .outside import Outside
+from .program import Program
 
 
-class Execute(NamedTuple):
-    """Run the step at `command_index` now. `failed` is its last recorded failure, whose counters go on."""
-
-    command_index: int
-    failed: StepFailed | None
-
-
-class Wait(NamedTuple):
-    """Something here is under way: a step, or entries that have not come back from the store."""
-
-
-class Suspend(NamedTuple):
-    """Nothing here can make progress; only the outside can complete one of these commands."""
-
-    awaiting: frozenset[int]
-
-
-Step = Ready | Execute | Wait | Suspend
-
-_WAIT = Wait()
-
-
-class Machine:
+class Machine(Program):
     """One attempt's view of one journal."""
 
     __slots__ = (
         "_awaiting",
+        "_eager",
         "_executing",
         "_failed",
-        "_identities",
         "_in_flight",
-        "_issued",
-        "_last_recorded",
         "_outbox",
-        "_output",
+        "_outside",
         "_ready",
-        "_recorded",
         "_resolved",
         "_sleeps",
         "_to_execute",
         "length",
+        "pause_asked",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.length = 0
         """How many entries of the journal are known here."""
-        self._identities: dict[str, Identity] = {}
-        self._recorded: dict[int, Identity] = {}
+        self.pause_asked = False
+        """Whether an operator wants the invocation to pause."""
         self._resolved: set[int] = set()
-        self._ready: deque[Ready] = deque()
+        # What is to be handed out, in the order of the journal; an int is the position of a cancellation.
+        self._ready: deque[Ready | Signalled | int] = deque()
+        self._eager: dict[int, Outcome] = {}
+        self._outside: Outside | None = None
         self._failed: dict[int, StepFailed] = {}
         self._sleeps: dict[int, Sleep] = {}
-        self._issued = 0
-        self._last_recorded = -1
         self._to_execute: deque[int] = deque()
         self._executing: set[int] = set()
         self._awaiting: set[int] = set()
         self._outbox: list[Entry] = []
         self._in_flight = 0
-        self._output: Outcome | None = None
 
     @property
     def replaying(self) -> bool:
         """Whether the journal holds commands or results that the handler has not come to yet."""
         return self._issued <= self._last_recorded or bool(self._ready)
-
-    @property
-    def output(self) -> Outcome | None:
-        """The recorded outcome, once the journal has one."""
-        return self._output
 
     @property
     def executing(self) -> frozenset[int]:
@@ -162,25 +139,48 @@ class Machine:
                 self._sleeps.setdefault(index, entry)
             case StepFailed(index):
                 self._failed[index] = entry
-            case Output(_, outcome):
-                self._output = outcome
+            case Lookup():
+                self._receive_lookup(entry)
             case Unknown(kind):
                 raise JournalMismatchError(
                     index=self._issued, recorded=f"{kind} (of a newer version)", issued="nothing this version knows"
                 )
+            case _ if isinstance(entry, Command):
+                self._record(entry.command_index, entry.identity)
+            case _:
+                self._receive_word(entry)
+
+    def _receive_word(self, entry: Entry) -> None:
+        """Take what the outside says to the handler, or about it."""
+        match entry:
+            case Signalled():
+                self._ready.append(entry)
+            case Cancelled():
+                self._ready.append(self.length)
+            case CancelChild(_, cause, invocation_id):
+                self._of_outside.told(cause, invocation_id)
+            case PauseAsked():
+                self.pause_asked = True
+            case Paused() | Resumed():
+                self.pause_asked = False
             case _:
                 pass
 
-    def _run_identity(self, name: str) -> Identity:
-        # Most handlers use few names; building an identity costs more than finding it.
-        identity = self._identities.get(name)
-        if identity is None:
-            identity = self._identities[name] = Identity("run", name)
-        return identity
+    @property
+    def _of_outside(self) -> Outside:
+        # Most invocations neither call nor are signalled.
+        if self._outside is None:
+            self._outside = Outside()
+        return self._outside
 
-    def _record(self, index: int, identity: Identity) -> None:
-        self._recorded.setdefault(index, identity)
-        self._last_recorded = max(self._last_recorded, index)
+    def _receive_lookup(self, entry: Lookup) -> None:
+        index = entry.command_index
+        self._record(index, entry.identity)
+        if not entry.eager:
+            self._complete(index, entry.outcome)
+        elif index not in self._resolved:
+            self._resolved.add(index)
+            self._eager[index] = entry.outcome
 
     def _complete(self, index: int, outcome: Outcome) -> None:
         if index in self._resolved:
@@ -188,6 +188,8 @@ class Machine:
         self._resolved.add(index)
         self._executing.discard(index)
         self._awaiting.discard(index)
+        if self._outside is not None:
+            self._outside.answered(index)
         self._ready.append(Ready(index, outcome))
 
     def issue_run(self, name: str) -> int:
@@ -215,18 +217,90 @@ class Machine:
             self._awaiting.add(index)
         return index
 
-    def _next(self, identity: Identity) -> int:
-        index = self._issued
-        recorded = self._recorded.get(index)
-        if recorded is not None and recorded != identity:
-            raise JournalMismatchError(index=index, recorded=str(recorded), issued=str(identity))
-        self._issued = index + 1
-        return index
+    def issue(self, command: Waiting | Written) -> Outcome | None:
+        """The handler makes a command, built for `next_index`; its result where it has one already.
+
+        Only a wait for a signal may have one: the signal was handed out to nobody before the handler asked for it.
+
+        Raises:
+            JournalMismatchError: The journal has another command at that index.
+        """
+        index = command.command_index
+        assert index == self._issued, f"command {index} is issued as number {self._issued}"
+        self._next(command.identity)
+        if index not in self._recorded:
+            self._outbox.append(command)
+        if isinstance(command, Written) or index in self._resolved:
+            return None
+        if isinstance(command, SignalWait):
+            signal = self._of_outside.wait(command.name, index)
+            if signal is not None:
+                self._resolved.add(index)
+                return signal
+        elif isinstance(command, Call):
+            self._of_outside.call(index, command.invocation_id)
+        self._awaiting.add(index)
+        return None
+
+    def issue_lookup(self, kind: str, name: str, *, at_ms: int, known: Outcome | None) -> tuple[int, Outcome | None]:
+        """The handler asks the store; returns the command index, and the answer where it is there already.
+
+        Args:
+            kind: One of `LOOKUPS`.
+            name: Of the state or the promise.
+            at_ms: Now, for display.
+            known: The answer where this attempt knows it without asking. Recorded with the next append, and there at
+                once in every replay, too; a recorded answer goes before it.
+
+        Raises:
+            JournalMismatchError: The journal has another command at that index.
+        """
+        index = self._next(Identity(kind, name))
+        if index in self._eager:
+            return index, self._eager.pop(index)
+        if index in self._resolved:
+            return index, None
+        if known is None:
+            self._to_execute.append(index)
+        else:
+            self._resolved.add(index)
+            self._outbox.append(Lookup(kind, index, name, at_ms, True, known))
+        return index, known
 
     @property
     def deliverable(self) -> bool:
-        """Whether `poll` would answer `Ready`."""
-        return bool(self._ready) and self._ready[0].command_index < self._issued
+        """Whether `take` has something to do."""
+        if not self._ready:
+            return False
+        head = self._ready[0]
+        if type(head) is Ready:
+            return head.command_index < self._issued
+        # A step that runs ends first: its effect must be known before the handler is told of a cancellation.
+        return not (isinstance(head, int) and self._executing)
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a cancellation is what would be handed out next."""
+        return bool(self._ready) and isinstance(self._ready[0], int)
+
+    def take(self) -> Ready | Interrupt | None:
+        """What to hand to the handler, all of which must be blocked; `None`: nothing.
+
+        A signal that nobody waits for is kept here for who will ask for it.
+        """
+        while self.deliverable:
+            head = self._ready.popleft()
+            if isinstance(head, Ready):
+                return head
+            if isinstance(head, int):
+                dropped, self._to_execute = tuple(self._to_execute), deque()
+                return self._of_outside.interrupt(head, dropped)
+            index = self._of_outside.signal(head.name, head.outcome)
+            if index is not None:
+                self._resolved.add(index)
+                self._awaiting.discard(index)
+                return Ready(index, head.outcome)
+        return None
 
     def sleeping(self, index: int) -> Sleep:
         """The timer at `index`, as it was first asked for."""
@@ -239,15 +313,15 @@ class Machine:
     def poll(self, *, deliver: bool = True) -> Step:
         """What to do next; see the contract above.
 
-        With `deliver=False` never `Ready`: to start steps while the handler may still be running.
+        With `deliver=False` never `Ready` or `Interrupt`: to start steps while the handler may still be running.
         """
-        if deliver and self.deliverable:
-            return self._ready.popleft()
+        if deliver and (handed := self.take()) is not None:
+            return handed
         index = self.next_step()
         if index is not None:
             return Execute(index, self._failed.get(index))
         if self._executing or self._outbox or self._in_flight:
-            return _WAIT
+            return WAIT
         return Suspend(frozenset(self._awaiting))
 
     def next_step(self) -> int | None:
@@ -280,21 +354,8 @@ class Machine:
         if self._issued <= self._last_recorded and not self.deliverable:
             raise self._skipped("waits for an earlier command")
 
-    def finish(self) -> None:
-        """To be called when the handler returned or raised.
-
-        Raises:
-            JournalMismatchError: The journal has commands that the handler never came to.
-        """
-        if self._issued <= self._last_recorded:
-            raise self._skipped("ended")
-
-    def _skipped(self, what: str) -> JournalMismatchError:
-        index = next(i for i in range(self._issued, self._last_recorded + 1) if i in self._recorded)
-        return JournalMismatchError(index=index, recorded=str(self._recorded[index]), issued=f"the handler {what}")
-
-    def propose(self, entry: Run | StepFailed) -> None:
-        """A step has a result, or failed and will be tried again; it counts once it came back through `receive`."""
+    def propose(self, entry: Run | StepFailed | Lookup | CancelChild) -> None:
+        """Something has a result, or failed and will be tried again; it counts once it came back through `receive`."""
         self._outbox.append(entry)
 
     def drain(self, entries_max: int = ENTRIES_PER_APPEND_MAX) -> list[Entry]:

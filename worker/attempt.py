@@ -25,7 +25,8 @@ from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from perdure.journal.machine import Execute, Machine, Ready, Suspend, Wait
+from perdure.journal.machine import Machine
+from perdure.journal.moves import Execute, Ready, Suspend, Wait
 from perdure.journal.store import Claim, Store
 from perdure.schemas.entries import Input, Success
 from perdure.schemas.errors import JournalMismatchError, UsageError

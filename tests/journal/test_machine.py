@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from perdure.journal.machine import Execute, Machine, Ready, Suspend, Wait
+from perdure.journal.machine import Machine
+from perdure.journal.moves import Execute, Ready, Suspend, Wait
 from perdure.schemas.entries import (
     AttemptFailed,
     AttemptStarted,
@@ -14,7 +15,6 @@ from perdure.schemas.entries import (
     Entry,
     Failure,
     Input,
-    Output,
     Paused,
     Positioned,
     Run,
@@ -251,12 +251,6 @@ def test_events_are_counted_and_not_seen() -> None:
     assert machine.length == 5
     assert not machine.replaying
     assert machine.poll() == Suspend(frozenset())
-
-
-def test_the_outcome_is_known() -> None:
-    """An attempt that reads a finished journal can tell."""
-    assert machine_with().output is None
-    assert machine_with(run(0), Output(2, TWO)).output == TWO
 
 
 def test_an_entry_of_a_newer_version_stops_the_replay() -> None:

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from hypothesis import strategies as st
 
-from perdure.journal.machine import Execute, Machine, Ready, Suspend, Wait
+from perdure.journal.machine import Machine
+from perdure.journal.moves import Execute, Ready, Suspend, Wait
 from perdure.schemas.codec import decode, encode
 from perdure.schemas.entries import (
     AttemptStarted,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from perdure.journal.machine import Execute, Machine, Ready, Step
+from perdure.journal.machine import Machine
+from perdure.journal.moves import Execute, Ready, Step
 from perdure.schemas.entries import Identity, Outcome, Run, Sleep, StepFailed
 from perdure.schemas.errors import JournalMismatchError
 
