@@ -193,19 +193,14 @@ class Line:
             async with asyncio.timeout(self._reply_timeout_s):
                 await self._connection.send_packed_command(packed, check_health=False)
 
-    async def read(self, *, wait_s: float | None = None) -> Any:
-        """Return the next answer or message.
-
-        Args:
-            wait_s: Return `None` when none has come for so long; without it, no answer in time loses the connection.
+    async def read(self) -> Any:
+        """Return the next answer.
 
         Raises:
             StoreError: The connection was lost, or no answer came in time.
         """
         with _translated(self.config):
             try:
-                if wait_s is not None:
-                    return await self._connection.read_response(timeout=wait_s)
                 async with asyncio.timeout(self._reply_timeout_s):
                     return await self._connection.read_response(timeout=math.inf)
             except ResponseError as error:

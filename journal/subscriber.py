@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from perdure.schemas.errors import PerdureError, StoreError
 
-from .redis_admin import Line
+from .connected_store import endpoint
 from .redis_config import RedisConfig
+from .wire import Link, connect
 
 logger = logging.getLogger(__name__)
 
 QUIET_S = 5.0
 """A connection without a message for this long is asked whether it lives, and made anew if it does not answer."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""Longer than a busy server needs to accept and to check a login."""
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between attempts; the last one is repeated."""
@@ -32,17 +36,19 @@ class Subscriber:
 
     def __init__(self, config: RedisConfig, *, name: str, quiet_s: float = QUIET_S) -> None:
         self._quiet_s = quiet_s
-        self._line = Line(config, name=name)
+        self._config = config
+        self._name = name
         self._channels: dict[bytes, tuple[Callable[[bytes], None], Callable[[], None]]] = {}
         self._wanted = asyncio.Event()
-        # Not the same as connected, which begins before the login, when another command would be out of turn.
-        self._live = False
+        self._link: Link | None = None
+        self._heard = False
+        self._failures = 0
         self._keeper: asyncio.Task[None] | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether there is a connection that was not found dead."""
-        return self._live
+        return self._link is not None
 
     async def subscribe(self, channel: str, on_message: Callable[[bytes], None], *, on_gap: Callable[[], None]) -> None:
         """Have `on_message` called with each message. Returns without waiting for the server.
@@ -56,12 +62,12 @@ class Subscriber:
         assert channel.encode() not in self._channels, f"{channel} is subscribed already"
         self._channels[channel.encode()] = (on_message, on_gap)
         self._wanted.set()
-        await self._say("SUBSCRIBE", channel)
+        self._say("SUBSCRIBE", channel)
 
     async def unsubscribe(self, channel: str) -> None:
         """Have no more messages of `channel`. Safe to repeat."""
         if self._channels.pop(channel.encode(), None) is not None:
-            await self._say("UNSUBSCRIBE", channel)
+            self._say("UNSUBSCRIBE", channel)
 
     async def __aenter__(self) -> Subscriber:
         self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="redis-subscriber")
@@ -74,51 +80,69 @@ class Subscriber:
         if keeper is not None:
             keeper.cancel()
             await asyncio.wait([keeper])
-        await self._line.close()
 
-    async def _say(self, *command: str) -> None:
-        # A failure here is the reader's to notice: it connects anew and subscribes to all that is wanted.
-        if self._live:
-            with contextlib.suppress(StoreError):
-                await self._line.send(command)
+    def _say(self, *command: str) -> None:
+        # Where the connection is lost just now, the next one subscribes to all that is wanted.
+        if self._link is not None:
+            self._link.send(command)
 
     async def _keep(self) -> None:
-        failures = 0
         while True:
             await self._wanted.wait()
             try:
-                await self._line.connect()
-                if self._channels:
-                    await self._line.send(["SUBSCRIBE", *self._channels])
-                self._live = True
-                async for reply in self._replies():
-                    if failures:
-                        logger.info("The subscription to Redis is back")
-                    failures = 0
-                    self._deliver(reply)
+                await self._listen()
             except PerdureError as error:
                 # A wrong login, too: another part of the process reports it, and it may be mended meanwhile.
-                if failures == 0:
+                if self._failures == 0:
                     logger.warning("The subscription to Redis was lost; it is made anew: %s", error)
-            self._live = False
-            await self._line.close()
-            await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
-            failures += 1
+            await asyncio.sleep(_RECONNECT_S[min(self._failures, len(_RECONNECT_S) - 1)])
+            self._failures += 1
 
-    async def _replies(self) -> AsyncIterator[Any]:
+    async def _listen(self) -> None:
+        """Hear until the connection is lost.
+
+        Raises:
+            PerdureError: It is lost, or there was none.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                link = await connect(endpoint(self._config), name=self._name)
+        except OSError as error:
+            raise self._lost(str(error) or "no answer in time") from error
+        try:
+            link.deliver = self._deliver
+            self._link = link
+            if self._channels:
+                link.send((b"SUBSCRIBE", *self._channels))
+            await self._watch(link)
+        finally:
+            self._link = None
+            link.transport.abort()
+            await link.closed.wait()
+
+    async def _watch(self, link: Link) -> None:
         asked = False
         while True:
-            reply = await self._line.read(wait_s=self._quiet_s)
-            if reply is not None:
-                asked = False
-                yield reply
-            elif asked:
-                raise StoreError(f"Redis {self._line.config.address} has been silent for {2 * self._quiet_s:g} s.")
-            else:
-                asked = True
-                await self._line.send(["PING"])
+            self._heard = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._quiet_s):
+                    await link.closed.wait()
+            if link.closed.is_set():
+                raise self._lost("it closed the connection")
+            if asked and not self._heard:
+                raise self._lost(f"silent for {2 * self._quiet_s:g} s")
+            asked = not self._heard
+            if asked:
+                link.send((b"PING",))
+
+    def _lost(self, why: str) -> StoreError:
+        return StoreError(f"Redis {self._config.address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL.")
 
     def _deliver(self, reply: Any) -> None:
+        self._heard = True
+        if self._failures:
+            logger.info("The subscription to Redis is back")
+            self._failures = 0
         match reply:
             case [b"message", bytes(channel), bytes(message)] if channel in self._channels:
                 self._channels[channel][0](message)

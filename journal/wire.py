@@ -17,7 +17,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -122,7 +122,7 @@ class Wire:
         self._pending_max = pending_max
         self._pending: deque[_Call] = deque()
         self._unsent: list[_Call] = []
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._flushing = False
         self._loading = False
         self._connected = asyncio.Event()
@@ -264,26 +264,11 @@ class Wire:
             link.transport.abort()
             logger.warning("The connection to Redis was lost; work waits and goes on by itself")
 
-    async def _connect(self) -> _Link:
-        endpoint = await self._locate()
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: _Link(loop), endpoint.host, endpoint.port, ssl=endpoint.ssl)
-        greetings: list[tuple[Argument, ...]] = []
-        if endpoint.password is not None:
-            user = () if endpoint.username is None else (endpoint.username,)
-            greetings.append((b"AUTH", *user, endpoint.password))
-        if endpoint.db:
-            greetings.append((b"SELECT", endpoint.db))
-        greetings.append((b"CLIENT", b"SETNAME", self._name))
-        greetings.extend((b"SCRIPT", b"LOAD", script) for script in self._scripts.values())
-        try:
-            await link.greet(greetings)
-        except BaseException:
-            link.transport.abort()
-            raise
-        return link
+    async def _connect(self) -> Link:
+        scripts = [(b"SCRIPT", b"LOAD", script) for script in self._scripts.values()]
+        return await connect(await self._locate(), scripts, name=self._name)
 
-    def _resume(self, link: _Link) -> None:
+    def _resume(self, link: Link) -> None:
         # What had no reply goes first and in its old order, before what was asked for since.
         self._unsent = [call for call in (*self._pending, *self._unsent) if not call.future.cancelled()]
         self._pending = deque()
@@ -292,7 +277,7 @@ class Wire:
         self._connected.set()
         self._flush()
 
-    async def _watch(self, link: _Link) -> None:
+    async def _watch(self, link: Link) -> None:
         while True:
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_S / 4):
@@ -304,8 +289,32 @@ class Wire:
                     return
 
 
-class _Link(asyncio.Protocol):
-    """One TCP connection: bytes to replies."""
+async def connect(endpoint: Endpoint, greetings: Iterable[tuple[Argument, ...]] = (), *, name: str) -> Link:
+    """Connect and log in; the answers to `greetings`, which are sent with the login, are waited for.
+
+    Raises:
+        OSError: Nobody answers.
+        StoreError: The server refused something, such as the password, or closed the connection.
+    """
+    loop = asyncio.get_running_loop()
+    _, link = await loop.create_connection(lambda: Link(loop), endpoint.host, endpoint.port, ssl=endpoint.ssl)
+    login: list[tuple[Argument, ...]] = []
+    if endpoint.password is not None:
+        user = () if endpoint.username is None else (endpoint.username,)
+        login.append((b"AUTH", *user, endpoint.password))
+    if endpoint.db:
+        login.append((b"SELECT", endpoint.db))
+    login.append((b"CLIENT", b"SETNAME", name))
+    try:
+        await link.greet([*login, *greetings])
+    except BaseException:
+        link.transport.abort()
+        raise
+    return link
+
+
+class Link(asyncio.Protocol):
+    """One TCP connection: bytes to replies, each handed to `deliver`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -317,12 +326,14 @@ class _Link(asyncio.Protocol):
         self._greetings_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
         # create_connection for a stream always makes a Transport; its signature only says BaseTransport.
         self.transport = cast("asyncio.Transport", transport)
         # Without a buffer of its own uvloop sends at the call, not at the end of the loop's turn.
         self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
         reader = self._reader
         reader.feed(data)
         while True:
@@ -332,6 +343,7 @@ class _Link(asyncio.Protocol):
             self.deliver(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
         self.closed.set()
         if self._greeting is not None and not self._greeting.done():
             self._greeting.set_exception(StoreError("Redis closed the connection during the greeting."))
@@ -344,8 +356,12 @@ class _Link(asyncio.Protocol):
         """
         self._greeting = self.loop.create_future()
         self._greetings_left = len(commands)
-        self.transport.write(b"".join(_pack(command) for command in commands))
+        self.send(*commands)
         await self._greeting
+
+    def send(self, *commands: tuple[Argument, ...]) -> None:
+        """Send in one write. What is sent to a lost connection is lost."""
+        self.transport.write(b"".join(_pack(command) for command in commands))
 
     def _greeted(self, reply: Any) -> None:
         self._greetings_left -= 1
