@@ -6,6 +6,7 @@ Mirrors the keys of `keys` and the functions of `scripts/prelude.lua`. Time is h
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,17 +93,17 @@ class Deadlines:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def until(self, now_ms: int, *, members_max: int) -> list[str]:
-        """The lowest members with scores up to `now_ms`, lowest first. They stay."""
+    def lowest(self, members_max: int, *, until_ms: float = math.inf) -> list[tuple[int, str]]:
+        """The lowest scores up to `until_ms` and their members, lowest first. They stay."""
         found: list[tuple[int, str]] = []
-        while len(found) < members_max and (head := self.first()) is not None and head[0] <= now_ms:
+        while len(found) < members_max and (head := self.first()) is not None and head[0] <= until_ms:
             heapq.heappop(self._heap)
             # The same score put twice stands in the heap twice.
             if not found or found[-1] != head:
                 found.append(head)
         for head in found:
             heapq.heappush(self._heap, head)
-        return [member for _, member in found]
+        return found
 
 
 class Slot:

@@ -20,6 +20,7 @@ from .keys import Keys
 from .memory_slot import Record, Slot
 from .memory_sweep import sweep
 from .store import (
+    ALWAYS_MS,
     Admission,
     Admitted,
     Appended,
@@ -193,11 +194,12 @@ class MemoryStore:
 
         return _settled(act)
 
-    def sweep(self, slot: int) -> asyncio.Future[Swept]:
+    def sweep(self, slot: int, *, leases_until_ms: int = ALWAYS_MS) -> asyncio.Future[Swept]:
         """See `Store.sweep`."""
         now_ms = self._clock.now_ms()
+        hints = self._keys.hints("")
         self._slots[slot].forget(now_ms)
-        return _settled(lambda: sweep(self._slots[slot], now_ms, hints=self._keys.hints("")))
+        return _settled(lambda: sweep(self._slots[slot], now_ms, hints=hints, leases_until_ms=leases_until_ms))
 
     def acknowledge(self, invocation_id: InvocationId) -> asyncio.Future[None]:
         """See `Store.acknowledge`."""

@@ -1,7 +1,7 @@
 """What falls due in one slot of the in-memory store, and what is done then: `scripts/sweep.lua` in Python.
 
 Nothing is popped: a transition replaces its deadline by the next one, and what must reach Kafka stays in `due`, further
-out, until it is claimed or acknowledged.
+out, until it is claimed or acknowledged. A lease that may not be ended stays as it is.
 """
 
 from __future__ import annotations
@@ -21,22 +21,32 @@ REPLY_LEASE_MS = 10_000
 _KINDS = frozenset({"lease", "ready", "retry", "sleep", "wake", "start", "reply"})
 
 
-def sweep(slot: Slot, now_ms: int, *, hints: str) -> Swept:
+def sweep(slot: Slot, now_ms: int, *, hints: str, leases_until_ms: int) -> Swept:
     """Do what is due up to `now_ms`.
 
     Args:
         slot: Changed in place.
         now_ms: The store's time.
         hints: What a worker's hint channel begins with.
+        leases_until_ms: Until when leases may be ended; those with score 0 were ended on purpose and may be always.
     """
     found: list[Due] = []
-    for member in slot.due.until(now_ms, members_max=SWEEP_MEMBERS_MAX):
+    ends_leases = now_ms <= leases_until_ms
+    # Leases that are held come before what fell due later, and must not hide it: each is one of what runs.
+    looked_at = SWEEP_MEMBERS_MAX + (0 if ends_leases else len(slot.index["running"]))
+    held = 0
+    for done, (score, member) in enumerate(slot.due.lowest(looked_at, until_ms=now_ms)):
+        if done - held >= SWEEP_MEMBERS_MAX:
+            break
         kind, _, rest = member.partition(":")
         name, _, index = rest.partition(":")
         invocation_id = InvocationId(name)
         record = slot.records.get(invocation_id)
         if record is None:
             slot.due.drop(member)
+            continue
+        if kind == "lease" and record.status == "running" and score > 0 and not ends_leases:
+            held += 1
             continue
         due, kept = _fall_due(slot, invocation_id, record, kind=kind, index=index, now_ms=now_ms)
         if isinstance(due, HintDue):
@@ -46,8 +56,9 @@ def sweep(slot: Slot, now_ms: int, *, hints: str) -> Swept:
         if not kept:
             slot.due.drop(member)
     slot.trim(now_ms)
-    head = slot.due.first()
-    return Swept(found, None if head is None else max(0, head[0] - now_ms))
+    # What was done is gone or further out, so that the first ones are those that are held.
+    after_held = slot.due.lowest(held + 1)[held:]
+    return Swept(found, max(0, after_held[0][0] - now_ms) if after_held else None, now_ms)
 
 
 def _fall_due(

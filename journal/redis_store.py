@@ -27,7 +27,7 @@ from .replies import (
     as_swept,
     positioned,
 )
-from .store import Admission, Admitted, Appended, Claim, Lease, Status, Summary, Swept
+from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Lease, Status, Summary, Swept
 from .wire import Argument, Wire, same
 
 T = TypeVar("T")
@@ -237,10 +237,11 @@ class RedisStore:
         """See `Store.release`."""
         await self._leave(lease, entries, after=after, seq=seq, status="ready")
 
-    def sweep(self, slot: int) -> Awaitable[Swept]:
+    def sweep(self, slot: int, *, leases_until_ms: int = ALWAYS_MS) -> Awaitable[Swept]:
         """See `Store.sweep`."""
         head = (b"EVALSHA", self._shas["sweep"], b"1", self._keys.due(slot), self._keys.prefix(slot))
-        return self._wire.call((*head, SWEEP_MEMBERS_MAX, REPLY_LEASE_MS, self._keys.hints("")), as_swept)
+        bounds = (SWEEP_MEMBERS_MAX, REPLY_LEASE_MS, self._keys.hints(""), leases_until_ms)
+        return self._wire.call((*head, *bounds), as_swept)
 
     async def acknowledge(self, invocation_id: InvocationId) -> None:
         """See `Store.acknowledge`."""

@@ -12,7 +12,8 @@ from .redis_config import RedisConfig
 from .store import Lease
 
 RENEW_TIMEOUT_S = 2.0
-"""Far below a lease, so that a renewal that hangs is tried again in time."""
+"""Far below a lease, so that a renewal that hangs is tried again in time: after an outage within the two intervals in
+which nobody ends leases."""
 
 RENEWALS_PER_WRITE_MAX = 500
 """Scripts in one write: some milliseconds of Redis's time."""

@@ -112,8 +112,8 @@ def _action(row: Sequence[Any]) -> Due:
 
 def as_swept(reply: Sequence[Any]) -> Swept:
     """The answer of `sweep`."""
-    next_in_ms, actions = reply
-    return Swept([_action(row) for row in actions], None if next_in_ms < 0 else next_in_ms)
+    next_in_ms, actions, at_ms = reply
+    return Swept([_action(row) for row in actions], None if next_in_ms < 0 else next_in_ms, at_ms)
 
 
 def as_status(reply: Sequence[Any] | None) -> Status | None:

@@ -115,7 +115,7 @@ class Engine:
         self._services = {service_topic(settings.namespace, name): name for name in application.services}
         self._resumes = {resume_topic(settings.namespace, name): name for name in application.services}
         self._outbox = Outbox(broker, clock=clock)
-        self._timers = Timers(store, clock=clock, worker=settings.worker, on_due=self._due)
+        self._timers = Timers(store, clock=clock, worker=settings.worker, lease_ms=settings.lease_ms, on_due=self._due)
         self._attempts = Attempts(
             application,
             settings.attempts,

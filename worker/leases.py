@@ -25,6 +25,11 @@ BEAT_S = 0.2
 RENEWALS_PER_LEASE = 3
 """Two renewals may fail before a lease ends."""
 
+RETRY_S_MAX = 0.5
+RETRIES_PER_INTERVAL = 3
+"""Between tries while renewing fails: soon after an outage all that runs is renewed, before `contact` lets anybody end
+leases again. Two connections a second cost nothing; where leases are short it must be more."""
+
 
 class BlockingRenewer(Protocol):
     """What the thread renews with: `perdure.journal.renewer.ThreadRenewer`."""
@@ -119,7 +124,8 @@ class ThreadRenewal:
         renewer = self._renewer()
         failing = False
         interval_s = self._lease_ms / 1000 / RENEWALS_PER_LEASE
-        while not self._stop.wait(interval_s):
+        retry_s = min(RETRY_S_MAX, interval_s / RETRIES_PER_INTERVAL)
+        while not self._stop.wait(retry_s if failing else interval_s):
             held, expected = leases.held(), leases.expected()
             if not (held or expected):
                 continue
@@ -128,6 +134,7 @@ class ThreadRenewal:
                 logger.error(
                     "a handler has blocked the event loop for %d ms; its worker's leases are let go", int(blocked_ms)
                 )
+                failing = False
                 continue
             try:
                 lengths = renewer.renew([*held, *expected], self._lease_ms)

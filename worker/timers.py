@@ -12,6 +12,7 @@ from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId, slot_of
 
 from .clock import Clock
+from .contact import Contact
 from .placement import slots_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ IDLE_SWEEP_MS = 250
 cost 256 small scripts a second in the whole fleet, about half a percent of a core."""
 
 STAND_IN_SWEEP_MS = 1_000
-"""A slot is looked at by a second worker this often: the first one may be dead or frozen, which is noticed later."""
+"""A slot is looked at by a second worker this often: the first one may be dead or frozen, which is noticed later. A
+worker without slots of its own looks more often, to stay in contact."""
 
 EARLY_MS = 1
 """Added to an expected deadline: the store's clock has whole milliseconds, and an early look must be repeated."""
@@ -34,11 +36,15 @@ class Timers:
         store: Whose slots.
         clock: For waiting; what is due is decided by the store's clock.
         worker: This worker's id.
+        lease_ms: How long leases hold, for how long they are held after an outage (`contact`).
         on_due: Called with what each sweep found.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, worker: str, on_due: Callable[[Sequence[Due]], None]) -> None:
+    def __init__(
+        self, store: Store, *, clock: Clock, worker: str, lease_ms: int, on_due: Callable[[Sequence[Due]], None]
+    ) -> None:
         self._store = store
+        self._contact = Contact(lease_ms=lease_ms)
         self._clock = clock
         self._worker = worker
         self._on_due = on_due
@@ -98,7 +104,7 @@ class Timers:
 
     def _next_look_ms(self, slot: int, next_in_ms: int | None) -> float:
         now_ms = self._clock.monotonic_ms()
-        if slot in self._stands_in:
+        if slot in self._stands_in and self._slots:
             return (now_ms // STAND_IN_SWEEP_MS + 1) * STAND_IN_SWEEP_MS
         # Idle slots are looked at at the same moments, so that their scripts leave in one write.
         idle_ms = (now_ms // IDLE_SWEEP_MS + 1) * IDLE_SWEEP_MS
@@ -106,7 +112,8 @@ class Timers:
 
     async def _sweep(self, slots: Sequence[int]) -> None:
         # All are on their way before the first is awaited: one round trip.
-        sweeps: list[Awaitable[Swept]] = [self._store.sweep(slot) for slot in slots]
+        leases_until_ms = self._contact.leases_until_ms
+        sweeps: list[Awaitable[Swept]] = [self._store.sweep(slot, leases_until_ms=leases_until_ms) for slot in slots]
         for slot, sweep in zip(slots, sweeps, strict=True):
             try:
                 swept = await sweep
@@ -115,6 +122,7 @@ class Timers:
                 logger.error("slot %d could not be swept, it is tried again: %s", slot, error)
                 self._next_ms[slot] = self._next_look_ms(slot, None)
                 continue
+            self._contact.heard(swept.at_ms)
             self._next_ms[slot] = self._next_look_ms(slot, swept.next_in_ms)
             if swept.due:
                 self._on_due(swept.due)

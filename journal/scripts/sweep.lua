@@ -1,12 +1,16 @@
 -- prelude
 -- Does everything of one slot that is due. Nothing is popped: a transition replaces its deadline by the next one, and what
--- must reach Kafka stays in `due`, further out, until it is claimed or acknowledged.
+-- must reach Kafka stays in `due`, further out, until it is claimed or acknowledged. A lease that may not be ended stays as it is.
 -- KEYS[1] due
 -- ARGV[1] the slot's prefix  [2] members at most  [3] reply_lease_ms  [4] prefix of the hint channels
--- Returns {ms until the next deadline or -1, {action, ...}}; an action is {'resume', id, epoch, service} | {'reply', id, topics, output}
+--     [5] until when leases may be ended, in ms of Redis's clock; those with score 0 were ended on purpose and may be always
+-- Returns {ms until the next deadline or -1, {action, ...}, now}; an action is {'resume', id, epoch, service} | {'reply', id, topics, output}
 --     | {'hint', worker, id}
 local now = now_ms()
 local prefix = ARGV[1]
+local members_max = tonumber(ARGV[2])
+local ends_leases = now <= tonumber(ARGV[5])
+local held = 0
 local actions = {}
 
 local function act(...) actions[#actions + 1] = {...} end
@@ -25,8 +29,12 @@ end
 local on = {}
 
 -- The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused.
-function on.lease(keys, id, h)
+function on.lease(keys, id, h, _, score)
   if h[2] ~= 'running' then return end
+  if not ends_leases and score > 0 then
+    held = held + 1
+    return true
+  end
   local text = 'worker ' .. (h[4] or '?') .. ' stopped answering and its lease ended'
   event(keys, id, h, 'attempt_failed', '{"at":' .. whole(now) .. ',"error":' .. cjson.encode(text) ..
     ',"stack":"","command":"","retry_ms":0}')
@@ -66,14 +74,19 @@ function on.reply(keys, id, h)
   return true
 end
 
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', whole(now), 'LIMIT', 0, ARGV[2])
-for _, member in ipairs(due) do
+-- Leases that are held come before what fell due later, and must not hide it: each is one of what runs.
+local looked_at = members_max
+if not ends_leases then looked_at = looked_at + redis.call('ZCARD', prefix .. 'status:running') end
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, looked_at)
+for i = 1, #due, 2 do
+  if (i - 1) / 2 - held >= members_max then break end
+  local member = due[i]
   local kind, id, index = string.match(member, '^(%a+):([^:]+):?(%d*)$')
   local keys = {prefix .. 'invocation:' .. id, prefix .. 'journal:' .. id, KEYS[1], prefix .. 'status:'}
   local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'length', 'worker', 'service', 'redelivery')
   local kept = h[1]
   if kept and on[kind] then
-    kept = on[kind](keys, id, h, index)
+    kept = on[kind](keys, id, h, index, tonumber(due[i + 1]))
   elseif kept then
     -- A newer version put it there: out of this worker's way for a while, and in reach of those that know it.
     redis.call('ZADD', KEYS[1], whole(now + ARGV[3]), member)
@@ -81,7 +94,8 @@ for _, member in ipairs(due) do
   if not kept then redis.call('ZREM', KEYS[1], member) end
 end
 redis.call('ZREMRANGEBYSCORE', prefix .. 'status:completed', '-inf', whole(now))
-local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+-- What was done is gone or further out, so that the first ones are those that are held.
+local head = redis.call('ZRANGE', KEYS[1], held, held, 'WITHSCORES')
 local next_ms = -1
 if head[2] then next_ms = math.max(0, math.ceil(head[2] - now)) end
-return {next_ms, actions}
+return {next_ms, actions, now}

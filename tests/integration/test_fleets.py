@@ -179,7 +179,8 @@ async def test_a_dead_workers_invocation_is_taken_over(plain: Deployment, plant:
         invocation_id = new_invocation_id("Plant", None, system_random())
         first = Input(0, "gone", (), b'"a"')
         await store.admit(Admission(invocation_id, "Plant", "work", None, first, "token", "gone"), lease_ms=300)
-        async with plain.worker(plant.application()):
+        # A worker that just began ends no leases for two thirds of one.
+        async with plain.worker(plant.application(), lease_s=0.6):
             assert await client.result(invocation_id, timeout=PATIENCE) == "a"
         entries = [row.entry for row in await store.read_journal(invocation_id)]
     assert [entry.error for entry in entries if isinstance(entry, AttemptFailed)] == [

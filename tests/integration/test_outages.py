@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from perdure.journal.redis_admin import Line
+from perdure.schemas.entries import AttemptFailed
 from perdure.schemas.errors import SettingsError
 from perdure.worker.application import Application, app
+from perdure.worker.clock import SystemClock
 from perdure.worker.context import Context
 from perdure.worker.main import worker_engine
 from perdure.worker.server_process import ServerProcess
 from perdure.worker.service import Service
+from perdure.worker.timers import Timers
 from tests.integration.conftest import quick_settings
 from tests.integration.deployment import PATIENCE, Deployment
 from tests.waiting import wait_until
 
 OURS = "perdure"
+
+SHORT_LEASE_S = 1.0
+"""Of tests whose outage is longer than it."""
 
 
 class Mill:
@@ -133,6 +140,60 @@ async def test_running_work_survives(
     lines = Counter(record.getMessage() for record in caplog.records if record.name.startswith(OURS))
     assert all(count <= 3 for count in lines.values()), lines
     assert len(mill.effects) >= 30
+    assert set(mill.effects.values()) == {1}
+
+
+async def kill_redis_for_long(redis: ServerProcess) -> None:
+    """Kill Redis, and start it again when every lease has ended."""
+    await redis.kill()
+    await asyncio.sleep(2 * SHORT_LEASE_S)
+    await redis.start()
+
+
+async def freeze_redis_for_long(redis: ServerProcess) -> None:
+    """Stop Redis's process until every lease has ended, its connections open."""
+    await redis.pause()
+    await asyncio.sleep(2 * SHORT_LEASE_S)
+    await redis.resume()
+
+
+@contextlib.asynccontextmanager
+async def newcomer(deployment: Deployment) -> AsyncIterator[None]:
+    """Sweep every slot as a worker does that just began; it waits for Redis where that is away."""
+    async with deployment.store() as store:
+        lease_ms = int(SHORT_LEASE_S * 1000)
+        timers = Timers(store, clock=SystemClock(), worker="newcomer", lease_ms=lease_ms, on_due=lambda due: None)
+        sweeping = asyncio.create_task(timers.run())
+        yield
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+
+
+@pytest.mark.parametrize("act", [kill_redis_for_long, freeze_redis_for_long])
+async def test_an_outage_longer_than_the_lease_repeats_nothing(
+    breakable: Deployment,
+    mill: Mill,
+    act: Callable[[ServerProcess], Coroutine[Any, Any, None]],
+    private_redis: ServerProcess,
+) -> None:
+    """Every lease ended meanwhile; neither its worker's sweeps nor those of one that saw no outage take them away."""
+    async with (
+        breakable.sender(mill.application),
+        breakable.worker(mill.application, lease_s=SHORT_LEASE_S),
+        breakable.client() as client,
+        breakable.store() as store,
+    ):
+        handles = [await client.send("Mill/grind", f"g{n}") for n in range(20)]
+        await wait_until(lambda: mill.waiting == 20)
+        await act(private_redis)
+        async with newcomer(breakable):
+            # For so long leases that nobody renews would have been ended by either.
+            await asyncio.sleep(2 * SHORT_LEASE_S)
+            mill.gate.set()
+            assert [await handle.result(timeout=PATIENCE) for handle in handles] == [f"g{n}" for n in range(20)]
+        journals = [await store.read_journal(handle.invocation_id) for handle in handles]
+    assert [row.entry for journal in journals for row in journal if isinstance(row.entry, AttemptFailed)] == []
+    assert [{row.epoch for row in journal} for journal in journals] == [{1}] * 20
     assert set(mill.effects.values()) == {1}
 
 

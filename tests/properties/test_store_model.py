@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.store import Appended, Claim, Claimed, Lease, Store, Summary
+from perdure.journal.store import ALWAYS_MS, Appended, Claim, Claimed, Lease, Store, Summary
 from perdure.schemas.entries import Entry
 from perdure.schemas.errors import FencedError, GapError
 from perdure.schemas.ids import InvocationId
@@ -239,17 +240,17 @@ class SideBySide(RuleBasedStateMachine):
         lease = self.attempt(data).lease
         self.call(lambda store: store.renew([lease], lease_ms=LEASE_MS))
 
-    @rule(minutes=st.sampled_from([1, 2, 5, 11]))
-    def time_passes(self, minutes: int) -> None:
-        """Time passes, and somebody looks for what is due."""
-        self.sweep(minutes)
+    @rule(minutes=st.sampled_from([1, 2, 5, 11]), leases_until_ms=st.sampled_from([ALWAYS_MS, 0]))
+    def time_passes(self, minutes: int, leases_until_ms: int) -> None:
+        """Time passes, and somebody looks for what is due; at times right after an outage."""
+        self.sweep(minutes, leases_until_ms)
 
-    def sweep(self, minutes: int) -> None:
+    def sweep(self, minutes: int, leases_until_ms: int = ALWAYS_MS) -> None:
         """See `time_passes`."""
         for bench in self.benches:
             self.runner.run(bench.pass_ms(minutes * MINUTE_MS))
         for slot in range(SLOTS):
-            self.both(lambda store, slot=slot: swept(store, slot))  # type: ignore[misc]  # a default, for the loop
+            self.both(partial(swept, slot=slot, leases_until_ms=leases_until_ms))
 
     @rule(invocation_id=st.sampled_from(IDS), act=st.sampled_from(["acknowledge", "attach", "expire"]))
     def look(self, invocation_id: InvocationId, act: str) -> None:
@@ -269,9 +270,10 @@ async def summary_of(bench: Bench, invocation_id: InvocationId) -> Summary | Non
     return await bench.store.read_invocation(invocation_id)
 
 
-async def swept(store: Store, slot: int) -> object:
-    """What a sweep found, without the time to the next one."""
-    return (await store.sweep(slot)).due
+async def swept(store: Store, slot: int, leases_until_ms: int) -> object:
+    """What a sweep found, and the minutes to the next deadline."""
+    found = await store.sweep(slot, leases_until_ms=leases_until_ms)
+    return found.due, None if found.next_in_ms is None else round(found.next_in_ms / MINUTE_MS)
 
 
 def shown(answer: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from perdure.journal.store import Lease
 from perdure.schemas.errors import StoreError
 from perdure.schemas.ids import InvocationId
 from perdure.worker.clock import SystemClock
-from perdure.worker.leases import LoopRenewal, ThreadRenewal
+from perdure.worker.leases import RETRY_S_MAX, LoopRenewal, ThreadRenewal
 from tests.waiting import wait_until
 
 LEASE = Lease(InvocationId("inv_a"), 1, "token", "me")
@@ -41,6 +42,19 @@ class Renewer:
     def close(self) -> None:
         """See `BlockingRenewer.close`."""
         self.closed = True
+
+
+class Waits(threading.Event):
+    """Writes down for how long it was asked to wait, and waits for less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_s: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See `threading.Event.wait`."""
+        self.waited_s.append(timeout)
+        return super().wait(0.01)
 
 
 class Held:
@@ -116,6 +130,23 @@ async def test_a_store_that_is_away_is_asked_again(caplog: pytest.LogCaptureFixt
             renewer.error = None
             await wait_until(lambda: held.answers)
     assert len([line for line in caplog.messages if "cannot be renewed" in line]) == 1
+
+
+async def test_a_failed_renewal_is_tried_again_soon() -> None:
+    """Not an interval later: leases may be about to end. Once it succeeds the pace is the usual one again."""
+    renewer, held = Renewer(), Held()
+    renewer.error = StoreError("away")
+    waits = Waits()
+    renewal = ThreadRenewal(lambda: renewer, clock=SystemClock(), lease_ms=9_000, block_ms_max=60_000)
+    renewal._stop = waits
+    task = asyncio.create_task(renewal.run(held))
+    await wait_until(lambda: len(renewer.calls) >= 3)
+    renewer.error = None
+    await wait_until(lambda: len(held.answers) >= 2)
+    task.cancel()
+    await asyncio.wait([task])
+    assert waits.waited_s[:3] == [3.0, RETRY_S_MAX, RETRY_S_MAX]
+    assert waits.waited_s[-1] == 3.0
 
 
 async def test_a_blocked_loop_keeps_its_leases_for_a_while() -> None:
