@@ -27,6 +27,7 @@ from aiokafka.record.util import calc_crc32c
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 
 from .broker import Outgoing, Partition, Record
+from .deadlines import Deadlines
 from .kafka_batches import Batches, Codecs, readable
 from .kafka_closing import (
     client_of,
@@ -39,7 +40,7 @@ from .kafka_closing import (
     within,
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
-from .kafka_connection import UnreadableRecordsError, connection, too_large
+from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
 from .topics import TopicPlan
 
 _UNPACKING = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
@@ -223,6 +224,7 @@ class Producer:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
+        self._deadlines = Deadlines()
         self._client = aiokafka.AIOKafkaProducer(
             acks="all",
             enable_idempotence=False,
@@ -250,19 +252,19 @@ class Producer:
         """
         sent: list[asyncio.Future[Any]] = []
         try:
-            async with _translated("produce records", self._config.produce_timeout_ms):
+            with self._deadlines.within(self._config.produce_timeout_ms / 1000):
                 for record in outgoing:
                     sent.append(await self._send(record))  # noqa: PERF401 # what was sent must be known after a failure
                 for acknowledged in sent:
                     await acknowledged
-        except BrokerError as error:
-            if isinstance(error.__cause__, kafka_errors.MessageSizeTooLargeError):
-                raise RecordTooLargeError(too_large(outgoing, self._config)) from error.__cause__
-            raise
+        except kafka_errors.MessageSizeTooLargeError as error:
+            raise RecordTooLargeError(too_large(outgoing, self._config)) from error
+        except (kafka_errors.KafkaError, OSError) as error:
+            raise failure("produce records", self._config.produce_timeout_ms, error) from error
         finally:
             for future in sent:
                 # Nobody waits for the rest after a failure; asyncio would report their errors as never retrieved.
-                future.add_done_callback(retrieve)
+                retrieve(future) if future.done() else future.add_done_callback(retrieve)
 
     async def _send(self, record: Outgoing) -> asyncio.Future[Any]:
         headers = list(record.headers)
@@ -392,7 +394,5 @@ async def _translated(action: str, timeout_ms: int) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             yield
-    except TimeoutError as error:
-        raise BrokerError(f"Could not {action} within {timeout_ms} ms. Look at the brokers' health.") from error
     except (kafka_errors.KafkaError, OSError) as error:
-        raise BrokerError(f"Could not {action}: {error!r}. Look at the brokers' health and access rules.") from error
+        raise failure(action, timeout_ms, error) from error

@@ -57,3 +57,10 @@ def too_large(outgoing: Sequence[Outgoing], config: KafkaConfig) -> str:
         f"request_bytes_max = {config.request_bytes_max} bytes, the topic its max.message.bytes. Make the record "
         "smaller, or raise both."
     )
+
+
+def failure(action: str, timeout_ms: int, error: Exception) -> BrokerError:
+    """What to raise where `error` ended a call that is bounded in time."""
+    if isinstance(error, TimeoutError):
+        return BrokerError(f"Could not {action} within {timeout_ms} ms. Look at the brokers' health.")
+    return BrokerError(f"Could not {action}: {error!r}. Look at the brokers' health and access rules.")
