@@ -1,4 +1,4 @@
-"""Whether this worker may end the leases of others: PURE.
+"""Whether this worker may end the leases of others: decided by what it has heard, without a clock of its own.
 
 A lease that ended says that its worker was silent. That means something only while Redis could be heard: after an
 outage longer than the lease all of them have ended, and whoever looks first would take everybody's work away. So a
