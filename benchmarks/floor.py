@@ -8,7 +8,7 @@ import time
 from perdure.journal.connected_store import endpoint
 from perdure.journal.keys import Keys
 from perdure.journal.lua import script
-from perdure.journal.redis_store import script_texts
+from perdure.journal.redis_scripts import script_texts
 from perdure.journal.wire import Argument, Endpoint, Wire, same
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Run, Success

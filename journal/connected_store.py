@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 from .keys import Keys
 from .redis_config import RedisConfig
-from .redis_store import RedisStore, script_texts
+from .redis_scripts import script_texts
+from .redis_store import RedisStore
 from .wire import Endpoint, Wire
 
 

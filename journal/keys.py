@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perdure.schemas.ids import slot_of
+from perdure.schemas.ids import place_of_object, slot_of
 
 STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed")
 
@@ -29,7 +29,9 @@ STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspende
 #   lease   the attempt's right to append ends      retry   a failed invocation may run again
 #   ready   nobody claimed it: produce it again     start   a delayed invocation begins
 #   sleep   a durable timer fires                   wake    a suspended attempt has a step to try again
-#   reply   an outcome is not yet acknowledged by its reply topic
+#   reply   an outcome is not yet acknowledged by its reply topic or its callers
+#   send    the entry at a position has not reached yet what it is for
+#   cascade a killed invocation has callees to kill
 
 
 RECENT_MAX = 10_000
@@ -75,6 +77,15 @@ class Keys:
         return InvocationKeys(
             slot, prefix + b"invocation:" + raw, prefix + b"journal:" + raw, prefix + b"due", prefix + b"status:"
         )
+
+    def object(self, target: str, kind: str) -> bytes:
+        """A key of one object or workflow, `Service/key`: `object`, `queue`, `state` or `promises`."""
+        return self._prefixes[self.slot_of_target(target)] + f"{kind}:{target}".encode("utf-8", "surrogatepass")
+
+    def slot_of_target(self, target: str) -> int:
+        """The slot of everything that belongs to an object or workflow, `Service/key`."""
+        service, _, key = target.partition("/")
+        return place_of_object(service, key) % self.slots
 
     def due(self, slot: int) -> bytes:
         """The slot's deadlines."""

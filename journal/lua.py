@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
-# The line by which a script asks for the functions of `prelude.lua`.
-_ASKS_FOR_PRELUDE = "-- prelude\n"
+# A line by which a script asks for the text of another file at this place.
+_INCLUDE = re.compile(r"^ *-- include (\w+)\n", re.MULTILINE)
 
 
 def script(name: str) -> str:
-    """Return the script `journal/scripts/<name>.lua`, ready for SCRIPT LOAD: the prelude goes before it if it asks so.
+    """Return the script `journal/scripts/<name>.lua`, ready for SCRIPT LOAD.
+
+    A line `-- include <other>` stands for the text of `journal/scripts/<other>.lua`.
 
     Args:
         name: The file's name without `.lua`.
@@ -17,8 +20,7 @@ def script(name: str) -> str:
     Raises:
         FileNotFoundError: There is no such script in the package.
     """
-    text = _read(name)
-    return _read("prelude") + text if text.startswith(_ASKS_FOR_PRELUDE) else text
+    return _INCLUDE.sub(lambda found: script(found[1]), _read(name))
 
 
 def _read(name: str) -> str:

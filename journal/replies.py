@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perdure.schemas.codec import decode
+from perdure.schemas.codec import decode, encode, is_json
 from perdure.schemas.entries import Outcome, Output, Positioned
 from perdure.schemas.errors import DecodeError, StoreError
 from perdure.schemas.ids import InvocationId
@@ -13,18 +14,28 @@ from perdure.schemas.ids import InvocationId
 from .store import (
     Admitted,
     Appended,
+    Caller,
+    CascadeDue,
     Claim,
     Claimed,
+    Concluded,
+    Delivery,
     Due,
     Duplicate,
+    Full,
     HintDue,
     Lease,
+    OutgoingDue,
+    Promise,
+    Queued,
     ReplyDue,
     ResumeDue,
     Scheduled,
+    State,
     Status,
     Summary,
     Swept,
+    caller_of,
 )
 
 
@@ -57,9 +68,13 @@ def as_admitted(reply: Sequence[Any], lease: Lease) -> Admitted:
     """The answer of `admit`."""
     match reply[0]:
         case b"running":
-            return Claimed(lease)
+            return Claimed(lease, _state(reply[2]))
         case b"scheduled":
             return Scheduled()
+        case b"pending":
+            return Queued()
+        case b"full":
+            return Full()
         case b"duplicate":
             return Duplicate(reply[1].decode(), None if reply[2] is None else outcome_of(reply[2]))
         case other:
@@ -70,11 +85,11 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
     """The answer of `claim`: what it holds, and how long the whole journal is."""
     if reply is None:
         return None
-    service, handler, key, failures, admitted_at, idempotency_key = (
+    service, handler, key, failures, admitted_at, idempotency_key, mode = (
         None if part is None else part.decode() for part in reply[1]
     )
     claim = Claim(
-        lease=lease,
+        lease=lease if key is None else lease._replace(target=f"{service}/{key}"),
         service=service or "",
         handler=handler or "",
         key=key,
@@ -82,6 +97,8 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
         failures=int(failures or 0),
         admitted_at_ms=int(admitted_at or 0),
         entries=positioned(reply[3]),
+        mode=mode or "",
+        state=_state(reply[4]),
     )
     return claim, reply[2]
 
@@ -98,12 +115,102 @@ def as_departure(reply: Any) -> Appended | None:
     return None if reply == 0 else as_appended(reply)
 
 
+def _state(flat: Sequence[bytes] | None) -> State | None:
+    if flat is None:
+        return None
+    return {name.decode(): kept_payload(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+_BASE64 = b"base64:"
+
+
+def kept_payload(raw: bytes) -> bytes:
+    """A payload from how a hash keeps it: JSON as it is, anything else behind `base64:`, which no JSON begins with."""
+    return base64.b64decode(raw[len(_BASE64) :]) if raw.startswith(_BASE64) else raw
+
+
+def payload_kept(payload: bytes) -> bytes:
+    """The inverse of `kept_payload`."""
+    return payload if payload and is_json(payload) else _BASE64 + base64.b64encode(payload)
+
+
+def body_of_outcome(outcome: Outcome) -> bytes:
+    """An outcome as one JSON object, `{"value" | "base64" | "failure"}`, in the form that scripts put into entries."""
+    return b"{" + encode(Output(0, outcome))[1].removeprefix(b'{"at":0,')
+
+
+def _callers(text: bytes | None) -> list[Caller]:
+    return [caller_of(part) for part in (text or b"").decode().split()]
+
+
+def _resume(row: Sequence[bytes] | None) -> ResumeDue | None:
+    if row is None:
+        return None
+    invocation_id, epoch, service = row
+    return ResumeDue(InvocationId(invocation_id.decode()), int(epoch), service.decode())
+
+
+def as_concluded(reply: Sequence[Any]) -> Concluded:
+    """The answer of `complete`."""
+    topics, callers, following = reply
+    return Concluded(topics.decode().split(), _callers(callers), _resume(following))
+
+
+def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
+    """The answer of `deliver` and of `control`."""
+    result = reply[0].decode()
+    if result == "unchanged":
+        return Delivery(result, status=reply[1].decode())
+    if result not in ("delivered", "done"):
+        return Delivery(result)
+    due: list[Due] = []
+    match reply[1]:
+        case [b"resume", epoch, service]:
+            due.append(ResumeDue(invocation_id, int(epoch), service.decode()))
+        case [b"hint", worker]:
+            due.append(HintDue(worker.decode(), invocation_id))
+        case [b"ended", topics, callers, output]:
+            due.append(ReplyDue(invocation_id, topics.decode().split(), outcome_of(output), _callers(callers)))
+        case _:
+            pass
+    following = _resume(reply[2])
+    return Delivery("delivered", [*due, following] if following else due)
+
+
+def as_due(actions: Any) -> list[Due]:
+    """Actions of `promise`."""
+    due: list[Due] = []
+    for action in actions:
+        match action:
+            case [b"resume", *row]:
+                due.append(ResumeDue(InvocationId(row[0].decode()), int(row[1]), row[2].decode()))
+            case [b"hint", invocation_id, worker]:
+                due.append(HintDue(worker.decode(), InvocationId(invocation_id.decode())))
+            case other:
+                raise StoreError(
+                    f"promise.lua answered {other!r}; the scripts and this version do not belong together."
+                )
+    return due
+
+
+def as_promise(reply: Sequence[Any]) -> Promise | None:
+    """The answer of `promise` to a peek."""
+    if reply[0] == b"open":
+        return None
+    return Promise(outcome_of(b'{"at":0,' + reply[1][1:]), reply[2].decode())
+
+
 def _action(row: Sequence[Any]) -> Due:
     match row:
         case [b"resume", invocation_id, epoch, service]:
             return ResumeDue(InvocationId(invocation_id.decode()), int(epoch), service.decode())
-        case [b"reply", invocation_id, topics, output]:
-            return ReplyDue(InvocationId(invocation_id.decode()), topics.decode().split(), outcome_of(output))
+        case [b"reply", invocation_id, topics, output, callers]:
+            told = (topics or b"").decode().split()
+            return ReplyDue(InvocationId(invocation_id.decode()), told, outcome_of(output), _callers(callers))
+        case [b"send", invocation_id, position, [kind, body]]:
+            return OutgoingDue(InvocationId(invocation_id.decode()), int(position), decode(kind, body))
+        case [b"cascade", invocation_id]:
+            return CascadeDue(InvocationId(invocation_id.decode()))
         case [b"hint", worker, invocation_id]:
             return HintDue(worker.decode(), InvocationId(invocation_id.decode()))
         case other:
@@ -120,7 +227,7 @@ def as_status(reply: Sequence[Any] | None) -> Status | None:
     """The answer of `attach`."""
     if reply is None:
         return None
-    return Status(reply[0].decode(), None if reply[1] is None else outcome_of(reply[1]))
+    return Status(reply[0].decode(), None if reply[1] is None else outcome_of(reply[1]), reply[2] == 1)
 
 
 def as_summary(invocation_id: InvocationId, reply: Sequence[bytes] | Mapping[bytes, bytes]) -> Summary:

@@ -7,8 +7,9 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
 - **Repeatable.** The same call twice changes nothing the second time and answers as the first time did. An attempt
   numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one that comes late, is told
   from a new one.
-- **A command is written with its timer.** `append`, `suspend`, `back_off`, `pause` and `release` set the timers of the
-  `Sleep`s among their entries.
+- **A command is written with what it does.** Every call that writes entries sets the timers of the `Sleep`s among them,
+  changes the state that `SetState`, `ClearState`, `ClearAll` name, and gives what is `OUTGOING` a deadline by which it
+  is sent again until it was acknowledged.
 - **An outage is a delay.** A call waits until the store answers; it raises `StoreError` only for what waiting does
   not mend. Cancelling the awaiting task does not take the write back.
 - **Time is the store's.** Deadlines are given as delays; a deadline never falls due early by the store's clock.
@@ -18,134 +19,69 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from perdure.schemas.entries import Entry, Input, Outcome, Positioned
+from perdure.schemas.entries import Cancelled, Completion, Entry, Outcome, Output, Positioned, Signalled
 from perdure.schemas.ids import InvocationId
 
+from .transitions import (
+    ALWAYS_MS,
+    Admission,
+    Admitted,
+    Appended,
+    Caller,
+    CascadeDue,
+    Claim,
+    Claimed,
+    Concluded,
+    Delivery,
+    Due,
+    Duplicate,
+    Full,
+    HintDue,
+    Lease,
+    OutgoingDue,
+    Promise,
+    Queued,
+    ReplyDue,
+    ResumeDue,
+    Scheduled,
+    State,
+    Status,
+    Summary,
+    Swept,
+    caller_of,
+)
 
-class Lease(NamedTuple):
-    """One attempt's right to append: the fence is `epoch` and `token` together.
-
-    The token is random, so that two attempts stay apart even when a failover lost an epoch.
-    """
-
-    invocation_id: InvocationId
-    epoch: int
-    token: str
-    worker: str
-
-
-class Admission(NamedTuple):
-    """What admission writes. Empty strings and 0 mean "none"."""
-
-    invocation_id: InvocationId
-    service: str
-    handler: str
-    key: str | None
-    input: Input
-    token: str
-    worker: str
-    not_before_ms: int = 0
-    reply_to: str = ""
-    waiter: str = ""
-    idempotency_key: str = ""
-    source: str = ""
-
-
-class Claimed(NamedTuple):
-    """Admitted, and this worker holds its first lease."""
-
-    lease: Lease
-
-
-class Scheduled(NamedTuple):
-    """Admitted, and starts later by itself."""
-
-
-class Duplicate(NamedTuple):
-    """Known before. `outcome` is the recorded one where it is completed."""
-
-    status: str
-    outcome: Outcome | None
-
-
-Admitted = Claimed | Scheduled | Duplicate
-
-
-class Claim(NamedTuple):
-    """Everything that an attempt starts from. `entries` are complete, oldest first."""
-
-    lease: Lease
-    service: str
-    handler: str
-    key: str | None
-    idempotency_key: str
-    failures: int
-    admitted_at_ms: int
-    entries: Sequence[Positioned]
-
-
-class Appended(NamedTuple):
-    """The journal's length, and its entries past `after` unless they are exactly the caller's own."""
-
-    length: int
-    tail: Sequence[Positioned] | None
-
-
-class ResumeDue(NamedTuple):
-    """Produce a resume record for this epoch."""
-
-    invocation_id: InvocationId
-    epoch: int
-    service: str
-
-
-class ReplyDue(NamedTuple):
-    """Produce the outcome to these topics, then acknowledge it."""
-
-    invocation_id: InvocationId
-    topics: Sequence[str]
-    outcome: Outcome
-
-
-class HintDue(NamedTuple):
-    """Something was appended to an invocation that this worker runs."""
-
-    worker: str
-    invocation_id: InvocationId
-
-
-Due = ResumeDue | ReplyDue | HintDue
-
-
-ALWAYS_MS = 2**53 - 1
-"""For `Store.sweep`: leases are ended whenever it is executed. The largest whole number of Lua."""
-
-
-class Swept(NamedTuple):
-    """What a sweep found, how long until the slot's next deadline (`None`: there is none), the store's time.
-
-    A lease that ended and is held is no deadline.
-    """
-
-    due: Sequence[Due]
-    next_in_ms: int | None
-    at_ms: int
-
-
-class Status(NamedTuple):
-    """An invocation's status, and its outcome once it has one."""
-
-    status: str
-    outcome: Outcome | None
-
-
-class Summary(NamedTuple):
-    """One invocation for listings: the fields of its hash, as text."""
-
-    invocation_id: InvocationId
-    fields: dict[str, str]
+__all__ = [
+    "ALWAYS_MS",
+    "Admission",
+    "Admitted",
+    "Appended",
+    "Caller",
+    "CascadeDue",
+    "Claim",
+    "Claimed",
+    "Concluded",
+    "Delivery",
+    "Due",
+    "Duplicate",
+    "Full",
+    "HintDue",
+    "Lease",
+    "OutgoingDue",
+    "Promise",
+    "Queued",
+    "ReplyDue",
+    "ResumeDue",
+    "Scheduled",
+    "State",
+    "Status",
+    "Store",
+    "Summary",
+    "Swept",
+    "caller_of",
+]
 
 
 class Store(Protocol):
@@ -194,11 +130,11 @@ class Store(Protocol):
         retention_ms: int,
         journal_retention_ms: int,
         timers: Sequence[int] = (),
-    ) -> Awaitable[Sequence[str]]:
-        """Record the outcome: `entries` ends with the `Output`. Returns the topics that want a reply.
+    ) -> Awaitable[Concluded]:
+        """Record the outcome: `entries` ends with the `Output`. An exclusive one hands its object to the next.
 
-        `timers` are command indices of sleeps that nobody waits for any more. Without reply topics retention begins
-        now, else with the acknowledgement.
+        `timers` are command indices of sleeps that nobody waits for any more. Where nobody is to be told and nothing
+        that it sent is under way retention begins now, else with the last acknowledgement.
 
         Raises:
             FencedError: Another attempt owns the invocation.
@@ -227,8 +163,8 @@ class Store(Protocol):
             GapError: The store has fewer than `after` entries.
         """
 
-    def pause(self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, failure: str) -> Awaitable[None]:
-        """Leave until an operator resumes it.
+    def give_up(self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, failure: str) -> Awaitable[None]:
+        """Leave, paused, until an operator resumes it.
 
         Raises:
             FencedError: Another attempt owns the invocation.
@@ -252,8 +188,76 @@ class Store(Protocol):
                 clock is past that when the sweep is executed; 0 leaves all. What `expire` ended is ended always.
         """
 
-    def acknowledge(self, invocation_id: InvocationId) -> Awaitable[None]:
-        """The reply reached Kafka; retention begins."""
+    def acknowledge(
+        self, invocation_id: InvocationId, *, reply: bool = False, sent: Sequence[int] = (), cascade: bool = False
+    ) -> Awaitable[None]:
+        """What a completed invocation owes, or what any one sent, has reached where it had to.
+
+        Args:
+            invocation_id: Whose.
+            reply: Its outcome was produced to all topics, and told to all callers.
+            sent: Positions of `OUTGOING` entries.
+            cascade: All its callees are killed.
+        """
+
+    def deliver(
+        self,
+        invocation_id: InvocationId,
+        entry: Completion | Signalled | Cancelled,
+        *,
+        once: str,
+        position: int = 0,
+    ) -> Awaitable[Delivery]:
+        """Bring something from outside into a journal; one that waits for it becomes ready.
+
+        A cancellation ends one that has not begun, and wakes one that backs off or is paused.
+
+        Args:
+            invocation_id: Whose journal.
+            entry: What.
+            once: A name by which a repeat is known: nothing is written a second time.
+            position: Of the command that this answers, where that is known: the answer `gap` says that it is not there.
+        """
+
+    def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:
+        """Record this failure as the outcome, whatever the handler does; its object goes to the next."""
+
+    def pause(self, invocation_id: InvocationId, *, at_ms: int, reason: str) -> Awaitable[Delivery]:
+        """Have it wait for an operator: at once, or, where it runs, when its steps have ended."""
+
+    def resume(self, invocation_id: InvocationId, *, at_ms: int) -> Awaitable[Delivery]:
+        """Let a paused one go on; consecutive failures count from 0 again."""
+
+    def purge(self, invocation_id: InvocationId) -> Awaitable[Delivery]:
+        """Forget a completed one, with its journal; of a workflow its state and promises, too."""
+
+    def peek_promise(self, target: str, name: str) -> Awaitable[Promise | None]:
+        """A promise of the workflow `Service/key`; `None` while it is open."""
+
+    def complete_promise(
+        self, target: str, name: str, outcome: Outcome, *, by: str
+    ) -> Awaitable[tuple[bool, Sequence[Due]]]:
+        """Complete a promise; all that wait for it are told in the same transition. Whether `by` completed it."""
+
+    def await_promise(
+        self, target: str, name: str, waiting: InvocationId, command_index: int
+    ) -> Awaitable[Sequence[Due]]:
+        """Have the command told when the promise is completed; at once where it is. The same slot holds both."""
+
+    def read_state(self, target: str) -> Awaitable[State]:
+        """The whole state of an object."""
+
+    def read_value(self, target: str, name: str) -> Awaitable[bytes | None]:
+        """One value of an object's state; `None` where there is none."""
+
+    def edit_state(
+        self, target: str, changes: Sequence[tuple[str, bytes | None]], *, clear: bool = False, force: bool = False
+    ) -> Awaitable[InvocationId | None]:
+        """Change an object's state from outside: each name gets its value, or none.
+
+        `clear` removes everything first. Returns who holds the object where it is held and not `force`d: nothing was
+        changed then.
+        """
 
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Awaitable[Sequence[int | None]]:
         """Renew leases; for each the journal's length, or `None` where it is lost."""
@@ -264,8 +268,8 @@ class Store(Protocol):
         The next sweep makes their invocations ready, even one that leaves leases alone.
         """
 
-    def attach(self, invocation_id: InvocationId, channel: str) -> Awaitable[Status | None]:
-        """Look at an invocation, and be told its outcome on `channel` where it has none yet; `None`: not known."""
+    def attach(self, invocation_id: InvocationId, channel: str, *, caller: str = "") -> Awaitable[Status | None]:
+        """Look at an invocation; `None`: not known. `channel` and `caller` will be told an outcome that is to come."""
 
     def read_journal(
         self, invocation_id: InvocationId, *, after: int = 0, entries_max: int | None = None

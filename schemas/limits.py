@@ -32,6 +32,9 @@ FAILURE_CHARACTERS_MAX: Final = 8_000
 REASON_CHARACTERS_MAX: Final = 1_000
 """Why a record went to the dead letters: it travels in one of its headers, and may quote what the record holds."""
 
+QUEUE_MAX: Final = 10_000
+"""Invocations that wait for one object: a day of one a few seconds long. Beyond it admission of its partition waits."""
+
 WAITERS_MAX: Final = 1_000
 """Channels that wait for one outcome; later ones are told to ask again."""
 

@@ -213,7 +213,7 @@ async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> A
         reason = shorten(describe_error(error))
     attempt.writer.close()
     entries: list[Entry] = [*attempt.machine.drain(), failed, Paused(attempt.clock.now_ms(), reason)]
-    await attempt.store.pause(attempt.claim.lease, entries, **_position(attempt), failure=reason)
+    await attempt.store.give_up(attempt.claim.lease, entries, **_position(attempt), failure=reason)
     return Left("paused", reason)
 
 

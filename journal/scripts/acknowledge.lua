@@ -1,14 +1,30 @@
--- prelude
--- The reply of a completed invocation is acknowledged by Kafka: its retention begins.
+-- include prelude
+-- What an invocation owed has reached where it had to: its reply, its callers, what it sent. With the last one of a completed
+-- invocation its retention begins.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
--- ARGV[1] id
--- Returns 1, or 0 where it was acknowledged before
-local id = ARGV[1]
-if redis.call('ZREM', KEYS[3], 'reply:' .. id) == 0 then return 0 end
-local h = redis.call('HMGET', KEYS[1], 'retention', 'journal_retention')
-if h[1] then
-  redis.call('PEXPIRE', KEYS[1], h[1])
-  redis.call('PEXPIRE', KEYS[2], h[2])
-  redis.call('ZADD', KEYS[4] .. 'completed', whole(now_ms() + h[1]), id)
+-- ARGV[1] id  [2] slot prefix, then members of due
+-- Returns how many were not acknowledged before
+local id, sent, gone = ARGV[1], 0, 0
+for i = 3, #ARGV do
+  if redis.call('ZREM', KEYS[3], ARGV[i]) == 1 then
+    gone = gone + 1
+    if string.sub(ARGV[i], 1, 6) ~= 'reply:' then sent = sent + 1 end
+  end
 end
-return 1
+if gone == 0 then return 0 end
+local left = 0
+if sent > 0 then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return gone end
+  left = redis.call('HINCRBY', KEYS[1], 'outgoing', -sent)
+end
+local h = redis.call('HMGET', KEYS[1], 'status', 'retention', 'journal_retention', 'outgoing', 'mode', 'service', 'key')
+if h[1] == 'completed' and h[2] and tonumber(h[4] or '0') <= 0 and not redis.call('ZSCORE', KEYS[3], 'reply:' .. id) then
+  redis.call('PEXPIRE', KEYS[1], h[2])
+  redis.call('PEXPIRE', KEYS[2], h[3])
+  if h[5] == 'main' then
+    redis.call('PEXPIRE', ARGV[2] .. 'state:' .. h[6] .. '/' .. h[7], h[2])
+    redis.call('PEXPIRE', ARGV[2] .. 'promises:' .. h[6] .. '/' .. h[7], h[2])
+  end
+  redis.call('ZADD', KEYS[4] .. 'completed', whole(now_ms() + h[2]), id)
+end
+return gone

@@ -1,7 +1,8 @@
 -- Appends entries to a journal, if this attempt still owns it. The hot path: three commands for one entry.
--- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] state of the object, if there is one
 -- ARGV[1] epoch  [2] token  [3] after: entries that the caller knows  [4] seq: this attempt's n-th append
---     [5] 1 where consecutive failures start from 0 again  [6] count of timers, then (member, delay_ms) each, then (type, body) each
+--     [5] 1: consecutive failures start from 0 again, 2: an entry does more than stand in the journal, 3: both, else 0
+--     [6] count of timers, then (member, delay_ms) each, then (type, body) each; with 2, before all that: id, outbox_lease_ms
 -- Returns the new length, or {length, entries past `after`} where others appended meanwhile or this is a resend
 -- Errors: FENCED <epoch>: another attempt owns it. GAP <length>: the store has lost what the caller knows.
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq')
@@ -12,12 +13,27 @@ if h[4] and tonumber(ARGV[4]) <= tonumber(h[4]) then
   return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')}
 end
 if after > length then return redis.error_reply('GAP ' .. length) end
-local before, timers = length, tonumber(ARGV[6])
-for i = 7 + 2 * timers, #ARGV, 2 do
+local before, timers, first = length, tonumber(ARGV[6]), 7
+if ARGV[5] == '2' or ARGV[5] == '3' then
+  first = 9
+  local due, state, id, outbox_lease = KEYS[3], KEYS[4], ARGV[7], ARGV[8]
+  local function time_ms()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  -- include effects
+  local outgoing, position = 0, length
+  for i = first + 2 * timers, #ARGV, 2 do
+    position = position + 1
+    outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
+  end
+  if outgoing > 0 then redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
+end
+for i = first + 2 * timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[1], ARGV[i], ARGV[i + 1])
 end
-if ARGV[5] == '1' then
+if ARGV[5] == '1' or ARGV[5] == '3' then
   redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4], 'failures', 0)
 else
   redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4])
@@ -25,7 +41,7 @@ end
 if timers > 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  for i = 7, 6 + 2 * timers, 2 do
+  for i = first, first - 1 + 2 * timers, 2 do
     redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[i + 1]), ARGV[i])
   end
 end

@@ -1,8 +1,10 @@
--- prelude
+-- include prelude
 -- Claims a ready invocation for a new attempt, if its epoch is still the one that the resume record ends.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] expected epoch  [3] token  [4] worker  [5] lease_ms  [6] body of the attempt's entry  [7] entries at most
--- Returns false where it is stale, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key}, length, entries}
+--     [8] slot prefix
+-- Returns false where it is stale, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key, mode}, length,
+--     entries, state or false}
 local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'status', 'token', 'length')
 if not h[1] then return false end
@@ -19,5 +21,10 @@ if not again then
   redis.call('ZREM', KEYS[3], 'ready:' .. id)
   redis.call('ZADD', KEYS[3], whole(now + ARGV[5]), 'lease:' .. id)
 end
-local target = redis.call('HMGET', KEYS[1], 'service', 'handler', 'key', 'failures', 'admitted_at', 'idempotency_key')
-return {epoch, target, length, redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[7])}
+local target = redis.call('HMGET', KEYS[1], 'service', 'handler', 'key', 'failures', 'admitted_at', 'idempotency_key', 'mode')
+local state = false
+if target[3] and target[3] ~= '' then
+  -- include state
+  state = state_of(ARGV[8], target[1] .. '/' .. target[3])
+end
+return {epoch, target, length, redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[7]), state}

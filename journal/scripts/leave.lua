@@ -1,10 +1,11 @@
--- prelude
+-- include prelude
 -- Ends an attempt without an outcome: suspended, backing off, paused, or ready for another worker.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] epoch  [3] token  [4] after  [5] seq  [6] status: suspended | backing-off | paused | ready
 --     [7] kind of deadline: retry | wake | ''  [8] delay_ms of it  [9] failures to add  [10] last failure, or ''
 --     [11] 1 where it must not leave if there is anything past `after`
---     [12] count of timers, then (member, delay_ms) each, then (type, body) each
+--     [12] key of the state, or '' where no entry does more than stand in the journal  [13] outbox_lease_ms
+--     [14] count of timers, then (member, delay_ms) each, then (type, body) each
 -- Returns 0 where it left, else {length, entries past `after`}
 -- Errors: FENCED <epoch>, GAP <length>
 local id, status = ARGV[1], ARGV[6]
@@ -14,13 +15,24 @@ if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return 0 end
 local length, after = tonumber(h[3]), tonumber(ARGV[4])
 if after > length then return redis.error_reply('GAP ' .. length) end
 if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
-local timers = tonumber(ARGV[12])
-for i = 13 + 2 * timers, #ARGV, 2 do
+local timers = tonumber(ARGV[14])
+local now = now_ms()
+if ARGV[12] ~= '' then
+  local due, state, outbox_lease = KEYS[3], ARGV[12], ARGV[13]
+  local function time_ms() return now end
+  -- include effects
+  local outgoing, position = 0, length
+  for i = 15 + 2 * timers, #ARGV, 2 do
+    position = position + 1
+    outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
+  end
+  if outgoing > 0 then redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
+end
+for i = 15 + 2 * timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
-local now = now_ms()
-for i = 13, 12 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
+for i = 15, 14 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
 -- Without a worker no renewal that comes late takes it up again.
 redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
 if ARGV[9] ~= '0' then redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9]) end

@@ -1,5 +1,6 @@
--- Put before each script whose first line asks for it (`-- prelude`): what several of them do the same way.
+-- Included by scripts that say so (`-- include prelude`): what several of them do the same way.
 -- Time is Redis's own; numbers are formatted by hand because Lua's tostring loses digits above 1e14.
+-- `keys` is what every script about one invocation is given: {invocation, journal, due, status prefix}.
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,4 +1,4 @@
--- prelude
+-- include prelude
 -- Renews a lease. One that ended but was not claimed yet is taken up again.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] epoch  [3] token  [4] lease_ms

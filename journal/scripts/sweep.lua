@@ -1,11 +1,12 @@
--- prelude
+-- include prelude
+-- include objects
 -- Does everything of one slot that is due. Nothing is popped: a transition replaces its deadline by the next one, and what
 -- must reach Kafka stays in `due`, further out, until it is claimed or acknowledged. A lease that may not be ended stays as it is.
 -- KEYS[1] due
 -- ARGV[1] the slot's prefix  [2] members at most  [3] reply_lease_ms  [4] prefix of the hint channels
 --     [5] until when leases may be ended, in ms of Redis's clock; those with score 0 were ended on purpose and may be always
--- Returns {ms until the next deadline or -1, {action, ...}, now}; an action is {'resume', id, epoch, service} | {'reply', id, topics, output}
---     | {'hint', worker, id}
+-- Returns {ms until the next deadline or -1, {action, ...}, now}; an action is {'resume', id, epoch, service}
+--     | {'reply', id, topics or false, output, callers or false} | {'send', id, position, {type, body}} | {'cascade', id} | {'hint', worker, id}
 local now = now_ms()
 local prefix = ARGV[1]
 local members_max = tonumber(ARGV[2])
@@ -45,7 +46,18 @@ end
 
 function on.retry(keys, id, h) if h[2] == 'backing-off' then wake(keys, id, h) end end
 function on.wake(keys, id, h) if h[2] == 'suspended' then wake(keys, id, h) end end
-function on.start(keys, id, h) if h[2] == 'scheduled' then wake(keys, id, h) end end
+
+-- A delay ends before the object's queue begins.
+function on.start(keys, id, h)
+  if h[2] ~= 'scheduled' then return end
+  local about = redis.call('HMGET', keys[1], 'mode', 'key')
+  if about[1] == 'exclusive' and not enter(prefix, h[5] .. '/' .. about[2], id) then
+    redis.call('HSET', keys[1], 'status', 'pending')
+    reindex(keys[4], id, h[2], 'pending', now)
+    return
+  end
+  wake(keys, id, h)
+end
 
 function on.sleep(keys, id, h, index)
   if h[2] == 'completed' then return end
@@ -69,8 +81,23 @@ end
 function on.reply(keys, id, h)
   if h[2] ~= 'completed' then return end
   redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'reply:' .. id)
-  local answer = redis.call('HMGET', keys[1], 'reply_to', 'output')
-  act('reply', id, answer[1], answer[2])
+  local answer = redis.call('HMGET', keys[1], 'reply_to', 'output', 'callers')
+  act('reply', id, answer[1], answer[2], answer[3])
+  return true
+end
+
+-- What it sent is not acknowledged yet: told again, with what is to be sent.
+function on.send(keys, id, h, position)
+  local rows = redis.call('XRANGE', keys[2], position, position)
+  if not rows[1] then return end
+  redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'send:' .. id .. ':' .. position)
+  act('send', id, position, rows[1][2])
+  return true
+end
+
+function on.cascade(keys, id)
+  redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'cascade:' .. id)
+  act('cascade', id)
   return true
 end
 

@@ -17,7 +17,8 @@ import redis.asyncio
 from perdure.journal.keys import Keys
 from perdure.journal.memory_slot import KEPT_WITHOUT_END_MS
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.redis_store import RedisStore, script_texts
+from perdure.journal.redis_scripts import script_texts
+from perdure.journal.redis_store import RedisStore
 from perdure.journal.store import Admission, Claim, Claimed, Due, Lease, Store
 from perdure.journal.wire import Endpoint, Wire
 from perdure.schemas.codec import encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,24 @@ import pytest
 from perdure.journal.lua import script
 
 SCRIPTS = Path(__file__).parents[2] / "journal" / "scripts"
-NAMES = sorted(path.stem for path in SCRIPTS.glob("*.lua") if path.stem != "prelude")
+NAMES = sorted(path.stem for path in SCRIPTS.glob("*.lua"))
+PARTS = {"prelude", "objects", "finish", "effects", "state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_prelude_goes_before_the_scripts_that_ask_for_it(name: str) -> None:
-    """A script is its file, after the prelude where its first line says so and alone where not."""
+def test_a_script_includes_what_it_asks_for(name: str) -> None:
+    """The text of each part that a script names stands in it, and no line that asks for one is left."""
     text = (SCRIPTS / f"{name}.lua").read_text()
-    prelude = (SCRIPTS / "prelude.lua").read_text()
-    assert script(name) == (prelude + text if text.splitlines()[0] == "-- prelude" else text)
+    asked = re.findall(r"-- include (\w+)\n", text)
+    assert "-- include" not in script(name).replace("(`-- include prelude`)", "")
+    for part in asked:
+        assert (SCRIPTS / f"{part}.lua").read_text() in script(name)
 
 
-def test_both_kinds_exist() -> None:
-    """The scripts of the package are found, some with and some without the prelude."""
-    asking = {name for name in NAMES if script(name).startswith("-- Put before")}
-    assert asking
-    assert asking < set(NAMES)
+def test_every_part_is_included_somewhere() -> None:
+    """A part that no script asks for would be dead text."""
+    texts = [(SCRIPTS / f"{name}.lua").read_text() for name in NAMES]
+    assert {part for part in PARTS if any(f"-- include {part}\n" in text for text in texts)} == PARTS
 
 
 def test_a_script_that_is_not_there_is_named() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure.journal import memory_store, memory_sweep, redis_store
+from perdure.journal import memory_store, memory_sweep, redis_scripts
 from perdure.journal.store import Appended, Claimed, Duplicate, Lease, Scheduled, Status
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Completion, Failure, Output, Positioned, Success
@@ -196,7 +196,7 @@ async def test_every_write_of_another_attempt_is_refused(bench: Bench, changed: 
     with pytest.raises(FencedError):
         await store.back_off(other, [], after=1, seq=1, retry_in_ms=1, failure="x")
     with pytest.raises(FencedError):
-        await store.pause(other, [], after=1, seq=1, failure="x")
+        await store.give_up(other, [], after=1, seq=1, failure="x")
     with pytest.raises(FencedError):
         await store.release(other, [], after=1, seq=1)
     assert await store.renew([other], lease_ms=1) == [None]
@@ -217,7 +217,7 @@ async def test_a_write_after_entries_that_the_store_lost_is_a_gap(bench: Bench) 
     with pytest.raises(GapError):
         await store.back_off(lease, [], after=2, seq=1, retry_in_ms=1, failure="x")
     with pytest.raises(GapError):
-        await store.pause(lease, [], after=2, seq=1, failure="x")
+        await store.give_up(lease, [], after=2, seq=1, failure="x")
     with pytest.raises(GapError):
         await store.release(lease, [], after=2, seq=1)
     assert await bench.dump() == before
@@ -302,7 +302,7 @@ async def test_a_reply_is_handed_out_until_it_is_acknowledged(bench: Bench) -> N
         await bench.pass_ms(5 * MINUTE_MS)
         assert await sweep_all(bench) == [(lease.invocation_id, ["replies"], Success(b'"done"'))]
         assert await sweep_all(bench) == []
-    await bench.store.acknowledge(lease.invocation_id)
+    await bench.store.acknowledge(lease.invocation_id, reply=True)
     assert len((await bench.dump())["kept"]) == 2  # type: ignore[arg-type]  # a set
     assert [found.invocation_id for found in await bench.store.list_invocations("completed", invocations_max=9)] == [
         lease.invocation_id
@@ -319,7 +319,7 @@ async def test_nothing_is_known_of_an_unknown_id(bench: Bench) -> None:
     assert await store.attach(nobody, "c") is None
     assert await store.read_journal(nobody) == []
     assert await store.claim(nobody, 0, token="t", worker="w", lease_ms=1, at_ms=1) is None
-    await store.acknowledge(nobody)
+    await store.acknowledge(nobody, reply=True)
     assert await bench.dump() == {"kept": set()}
 
 
@@ -329,7 +329,7 @@ async def test_invocations_are_listed_newest_first(bench: Bench) -> None:
     for _ in range(5):
         leases.append(await admitted(bench))
         await bench.tick()
-    await bench.store.pause(leases[2], [], after=1, seq=1, failure="stuck")
+    await bench.store.give_up(leases[2], [], after=1, seq=1, failure="stuck")
     newest = [lease.invocation_id for lease in reversed(leases) if lease is not leases[2]]
     found = await bench.store.list_invocations("running", invocations_max=3)
     assert [summary.invocation_id for summary in found] == newest[:3]
@@ -348,6 +348,6 @@ async def test_workers_live_by_their_heartbeats(bench: Bench) -> None:
 
 def test_both_stores_have_the_same_measures() -> None:
     """The simulation on the store in memory keeps the deadlines of the real one."""
-    assert memory_sweep.REPLY_LEASE_MS == redis_store.REPLY_LEASE_MS
-    assert memory_sweep.SWEEP_MEMBERS_MAX == redis_store.SWEEP_MEMBERS_MAX
-    assert memory_store.WORKER_LIFE_MS == redis_store.WORKER_LIFE_MS
+    assert memory_sweep.REPLY_LEASE_MS == redis_scripts.REPLY_LEASE_MS
+    assert memory_sweep.SWEEP_MEMBERS_MAX == redis_scripts.SWEEP_MEMBERS_MAX
+    assert memory_store.WORKER_LIFE_MS == redis_scripts.WORKER_LIFE_MS

@@ -84,7 +84,7 @@ async def test_what_is_not_ready_cannot_be_claimed(bench: Bench) -> None:
     leases = [await admitted(bench) for _ in range(5)]
     await store.suspend(leases[1], [], after=1, seq=1, wake_in_ms=None)
     await store.back_off(leases[2], [], after=1, seq=1, retry_in_ms=MINUTE_MS, failure="x")
-    await store.pause(leases[3], [], after=1, seq=1, failure="x")
+    await store.give_up(leases[3], [], after=1, seq=1, failure="x")
     await store.complete(leases[4], [output()], after=1, seq=1, retention_ms=LEASE_MS, journal_retention_ms=LEASE_MS)
     before = await bench.dump()
     for lease in leases:
@@ -127,7 +127,7 @@ async def test_a_renewed_lease_does_not_end(bench: Bench) -> None:
     """Each renewal answers with the journal's length, and the time runs from it anew."""
     lease, gone = await admitted(bench), await admitted(bench)
     await bench.store.append(lease, [run(0)], after=1, seq=1, progress=True)
-    await bench.store.pause(gone, [], after=1, seq=1, failure="x")
+    await bench.store.give_up(gone, [], after=1, seq=1, failure="x")
     for _ in range(3):
         await bench.pass_ms(9 * MINUTE_MS)
         assert await bench.store.renew([gone, lease], lease_ms=LEASE_MS) == [None, 2]
@@ -177,7 +177,7 @@ async def test_the_leases_of_a_dead_worker_end_at_once(bench: Bench) -> None:
     """Its own and nobody else's; what it had left already is not touched."""
     mine = [await admitted(bench, worker="dead") for _ in range(3)]
     left = await admitted(bench, worker="dead")
-    await bench.store.pause(left, [], after=1, seq=1, failure="x")
+    await bench.store.give_up(left, [], after=1, seq=1, failure="x")
     await admitted(bench, worker="alive")
     assert await bench.store.expire("dead") == 3
     assert await bench.store.expire("nobody") == 0
@@ -228,7 +228,7 @@ async def test_a_paused_invocation_waits_for_an_operator(bench: Bench) -> None:
     """Its lease is gone and nothing falls due, yet a timer that fires in the meantime is recorded."""
     lease = await admitted(bench)
     await bench.store.append(lease, [sleep(0, MINUTE_MS)], after=1, seq=1, progress=True)
-    await bench.store.pause(lease, [Paused(5, "diverged")], after=2, seq=2, failure="diverged")
+    await bench.store.give_up(lease, [Paused(5, "diverged")], after=2, seq=2, failure="diverged")
     assert (await fields_of(bench, lease.invocation_id))["last_failure"] == "diverged"
     await bench.pass_ms(3 * LEASE_MS)
     assert await sweep_all(bench) == []
@@ -272,7 +272,7 @@ async def test_a_timer_that_is_asked_for_while_leaving_fires(bench: Bench, way: 
         case "back off":
             await bench.store.back_off(lease, asked, after=1, seq=1, retry_in_ms=0, failure="x")
         case "pause":
-            await bench.store.pause(lease, asked, after=1, seq=1, failure="x")
+            await bench.store.give_up(lease, asked, after=1, seq=1, failure="x")
         case "release":
             await bench.store.release(lease, asked, after=1, seq=1)
         case _:

@@ -33,12 +33,12 @@ WRITES: dict[str, Call] = {
     ),
     "suspend": lambda store, lease: store.suspend(lease, [run(0)], after=1, seq=1, wake_in_ms=MINUTE_MS),
     "back off": lambda store, lease: store.back_off(lease, [run(0)], after=1, seq=1, retry_in_ms=9, failure="x"),
-    "pause": lambda store, lease: store.pause(lease, [Paused(1, "x")], after=1, seq=1, failure="x"),
+    "give_up": lambda store, lease: store.give_up(lease, [Paused(1, "x")], after=1, seq=1, failure="x"),
     "release": lambda store, lease: store.release(lease, [run(0)], after=1, seq=1),
     "renew": lambda store, lease: store.renew([lease], lease_ms=LEASE_MS),
     "attach": lambda store, lease: store.attach(lease.invocation_id, "somewhere"),
     "expire": lambda store, lease: store.expire(lease.worker),
-    "acknowledge": lambda store, lease: store.acknowledge(lease.invocation_id),
+    "acknowledge": lambda store, lease: store.acknowledge(lease.invocation_id, reply=True),
     "admit": lambda store, lease: store.admit(admission(lease.invocation_id), lease_ms=LEASE_MS),
 }
 

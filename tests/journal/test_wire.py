@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from perdure.journal.keys import Keys
-from perdure.journal.redis_store import RedisStore, script_texts
+from perdure.journal.redis_scripts import script_texts
+from perdure.journal.redis_store import RedisStore
 from perdure.journal.wire import Endpoint, Wire, refusal, same
 from perdure.schemas.errors import DecodeError, FencedError, GapError, StoreError
 from perdure.worker.server_process import ServerProcess

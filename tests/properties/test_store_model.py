@@ -209,7 +209,7 @@ class SideBySide(RuleBasedStateMachine):
             "back off": lambda store: store.back_off(
                 lease, [run(0)], after=after, seq=seq, retry_in_ms=minutes * MINUTE_MS, failure="x"
             ),
-            "pause": lambda store: store.pause(lease, [], after=after, seq=seq, failure="x"),
+            "give_up": lambda store: store.give_up(lease, [], after=after, seq=seq, failure="x"),
             "release": lambda store: store.release(lease, [run(0)], after=after, seq=seq),
             "complete": lambda store: store.complete(
                 lease,
@@ -258,7 +258,7 @@ class SideBySide(RuleBasedStateMachine):
         # In the bench's own namespace, which is all that it listens to.
         channels = {id(bench.store): bench.keys.outcomes("attached") for bench in self.benches}
         acts: dict[str, Call] = {
-            "acknowledge": lambda store: store.acknowledge(invocation_id),
+            "acknowledge": lambda store: store.acknowledge(invocation_id, reply=True),
             "attach": lambda store: store.attach(invocation_id, channels[id(store)]),
             "expire": lambda store: store.expire("w2"),
         }

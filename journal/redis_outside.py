@@ -1,0 +1,152 @@
+"""The store on Redis: what comes from outside an attempt, such as completions, operators and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+from perdure.schemas.codec import encode
+from perdure.schemas.entries import (
+    Cancelled,
+    Completion,
+    Outcome,
+    Output,
+    PauseAsked,
+    Paused,
+    Resumed,
+    Signalled,
+)
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import WAITERS_MAX
+
+from .redis_scripts import REPLY_LEASE_MS, RedisScripts
+from .replies import as_delivery, as_due, as_promise, as_status, body_of_outcome, kept_payload, payload_kept
+from .store import Delivery, Due, Promise, State, Status
+from .wire import Argument, same
+
+RETENTION_MS = 3_600_000
+"""How long what ended from outside is kept: a handler's own options are not known there."""
+
+
+class RedisOutside(RedisScripts):
+    """Transitions of `Store` that no lease fences."""
+
+    def attach(self, invocation_id: InvocationId, channel: str, *, caller: str = "") -> Awaitable[Status | None]:
+        """See `Store.attach`."""
+        keys = self._keys.of(invocation_id)
+        head = (b"EVALSHA", self._shas["attach"], b"1", keys.invocation)
+        return self._wire.call((*head, channel, WAITERS_MAX, caller), as_status)
+
+    def deliver(
+        self,
+        invocation_id: InvocationId,
+        entry: Completion | Signalled | Cancelled,
+        *,
+        once: str,
+        position: int = 0,
+    ) -> Awaitable[Delivery]:
+        """See `Store.deliver`."""
+        keys = self._keys.of(invocation_id)
+        arguments = (
+            invocation_id,
+            once,
+            position,
+            *encode(entry),
+            self._keys.hints(""),
+            self._keys.prefix(keys.slot),
+            RETENTION_MS,
+            RETENTION_MS,
+            REPLY_LEASE_MS,
+        )
+        return self._script("deliver", keys, arguments, lambda reply: as_delivery(invocation_id, reply))
+
+    def _control(self, invocation_id: InvocationId, what: str, *bodies: bytes) -> Awaitable[Delivery]:
+        keys = self._keys.of(invocation_id)
+        first, second = (*bodies, b"", b"")[:2]
+        arguments = (
+            invocation_id,
+            what,
+            first,
+            self._keys.prefix(keys.slot),
+            RETENTION_MS,
+            RETENTION_MS,
+            REPLY_LEASE_MS,
+            self._keys.hints(""),
+            second,
+        )
+        return self._script("control", keys, arguments, lambda reply: as_delivery(invocation_id, reply))
+
+    def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:
+        """See `Store.kill`."""
+        return self._control(invocation_id, "kill", encode(output)[1])
+
+    def pause(self, invocation_id: InvocationId, *, at_ms: int, reason: str) -> Awaitable[Delivery]:
+        """See `Store.pause`."""
+        return self._control(invocation_id, "pause", encode(PauseAsked(at_ms))[1], encode(Paused(at_ms, reason))[1])
+
+    def resume(self, invocation_id: InvocationId, *, at_ms: int) -> Awaitable[Delivery]:
+        """See `Store.resume`."""
+        return self._control(invocation_id, "resume", encode(Resumed(at_ms))[1])
+
+    def purge(self, invocation_id: InvocationId) -> Awaitable[Delivery]:
+        """See `Store.purge`."""
+        return self._control(invocation_id, "purge")
+
+    async def _promise(self, target: str, what: str, name: str, *arguments: Argument) -> Sequence[object]:
+        slot = self._keys.slot_of_target(target)
+        given = (*arguments, b"", b"", b"")[:3]
+        call: tuple[Argument, ...] = (
+            b"EVALSHA",
+            self._shas["promise"],
+            b"3",
+            self._keys.object(target, "promises"),
+            self._keys.due(slot),
+            self._keys.status(slot, ""),
+            what,
+            name,
+            *given,
+            self._keys.prefix(slot),
+            self._keys.hints(""),
+            24 * RETENTION_MS,
+        )
+        reply: Sequence[object] = await self._wire.call(call, same)
+        return reply
+
+    async def peek_promise(self, target: str, name: str) -> Promise | None:
+        """See `Store.peek_promise`."""
+        return as_promise(await self._promise(target, "peek", name))
+
+    async def complete_promise(
+        self, target: str, name: str, outcome: Outcome, *, by: str
+    ) -> tuple[bool, Sequence[Due]]:
+        """See `Store.complete_promise`."""
+        answer, actions = await self._promise(target, "complete", name, body_of_outcome(outcome), by)
+        return answer == b"done", as_due(actions)
+
+    async def await_promise(self, target: str, name: str, waiting: InvocationId, command_index: int) -> Sequence[Due]:
+        """See `Store.await_promise`."""
+        _, actions = await self._promise(target, "await", name, b"", waiting, command_index)
+        return as_due(actions)
+
+    async def read_state(self, target: str) -> State:
+        """See `Store.read_state`."""
+        flat = await self._wire.call((b"HGETALL", self._keys.object(target, "state")), same)
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {name.decode(): kept_payload(value) for name, value in pairs}
+
+    async def read_value(self, target: str, name: str) -> bytes | None:
+        """See `Store.read_value`."""
+        raw = await self._wire.call((b"HGET", self._keys.object(target, "state"), name), same)
+        return None if raw is None else kept_payload(raw)
+
+    async def edit_state(
+        self, target: str, changes: Sequence[tuple[str, bytes | None]], *, clear: bool = False, force: bool = False
+    ) -> InvocationId | None:
+        """See `Store.edit_state`."""
+        call: list[Argument] = [b"EVALSHA", self._shas["state_edit"], b"2", self._keys.object(target, "object")]
+        call += [self._keys.object(target, "state"), 1 if force else 0]
+        if clear:
+            call += ["clear_all", "", ""]
+        for name, value in changes:
+            call += ["clear", name, ""] if value is None else ["set", name, payload_kept(value)]
+        reply = await self._wire.call(tuple(call), same)
+        return None if reply == 1 else InvocationId(reply.decode())

@@ -1,0 +1,80 @@
+"""The store on Redis: reading invocations and journals, and who works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.schemas.entries import Positioned
+from perdure.schemas.ids import InvocationId
+
+from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
+from .replies import as_summary, positioned
+from .store import Summary
+from .wire import Argument, same
+
+
+class RedisReads(RedisScripts):
+    """The reads of `Store`, and the register of workers."""
+
+    async def read_journal(
+        self, invocation_id: InvocationId, *, after: int = 0, entries_max: int | None = None
+    ) -> list[Positioned]:
+        """See `Store.read_journal`."""
+        journal = self._keys.of(invocation_id).journal
+        count: tuple[Argument, ...] = () if entries_max is None else (b"COUNT", entries_max)
+        return await self._wire.call((b"XRANGE", journal, after + 1, b"+", *count), positioned)
+
+    async def read_invocation(self, invocation_id: InvocationId) -> Summary | None:
+        """See `Store.read_invocation`."""
+        reply = await self._wire.call((b"HGETALL", self._keys.of(invocation_id).invocation), same)
+        return as_summary(invocation_id, reply) if reply else None
+
+    async def list_invocations(self, status: str, *, invocations_max: int) -> list[Summary]:
+        """See `Store.list_invocations`."""
+        indexes = [
+            self._wire.call(
+                (b"ZREVRANGE", self._keys.status(slot, status), 0, invocations_max - 1, b"WITHSCORES"), same
+            )
+            for slot in range(self.slots)
+        ]
+        scored = [(float(row[i + 1]), row[i].decode()) for row in await all_of(indexes) for i in range(0, len(row), 2)]
+        newest = [InvocationId(text) for _, text in sorted(scored, reverse=True)[:invocations_max]]
+        hashes = await all_of([self._wire.call((b"HGETALL", self._keys.of(item).invocation), same) for item in newest])
+        return [as_summary(item, fields) for item, fields in zip(newest, hashes, strict=True) if fields]
+
+    async def heartbeat(self, worker: str, facts: dict[str, str]) -> Sequence[str]:
+        """See `Store.heartbeat`."""
+        seconds, micros = await self._wire.call((b"TIME",), same)
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        workers, mine = self._keys.workers, self._keys.worker(worker)
+        flat: list[Argument] = [part for pair in facts.items() for part in pair]
+        replies = [
+            self._wire.call((b"ZADD", workers, now_ms, worker), same),
+            self._wire.call((b"HSET", mine, b"seen_at", now_ms, *flat), same),
+            self._wire.call((b"PEXPIRE", mine, WORKER_LIFE_MS * 4), same),
+            self._wire.call((b"ZREMRANGEBYSCORE", workers, b"-inf", now_ms - WORKER_LIFE_MS * 4), same),
+            self._wire.call((b"ZRANGEBYSCORE", workers, now_ms - WORKER_LIFE_MS, b"+inf"), same),
+        ]
+        return sorted(raw.decode() for raw in (await all_of(replies))[-1])
+
+    async def retire(self, worker: str) -> None:
+        """See `Store.retire`."""
+        await all_of(
+            [
+                self._wire.call((b"ZREM", self._keys.workers, worker), same),
+                self._wire.call((b"DEL", self._keys.worker(worker)), same),
+            ]
+        )
+
+    async def expire(self, worker: str) -> int:
+        """See `Store.expire`."""
+        indexes = [
+            self._wire.call((b"ZRANGE", self._keys.status(slot, "running"), 0, -1), same) for slot in range(self.slots)
+        ]
+        ids = [raw.decode() for running in await all_of(indexes) for raw in running]
+        replies = []
+        for invocation_id in ids:
+            keys = self._keys.of(invocation_id)
+            head = (b"EVALSHA", self._shas["expire"], b"2", keys.invocation, keys.due)
+            replies.append(self._wire.call((*head, invocation_id, worker), same))
+        return sum(await all_of(replies))

@@ -1,0 +1,73 @@
+"""What the parts of the store on Redis share: its scripts, its keys, its wire."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from .keys import InvocationKeys, Keys
+from .lua import script
+from .wire import Argument, Wire
+
+T = TypeVar("T")
+
+_SCRIPTS = (
+    "admit",
+    "claim",
+    "append",
+    "complete",
+    "leave",
+    "renew",
+    "sweep",
+    "acknowledge",
+    "attach",
+    "expire",
+    "deliver",
+    "control",
+    "promise",
+    "state_edit",
+)
+
+SWEEP_MEMBERS_MAX = 100
+"""Deadlines of one sweep: about a millisecond of Redis's time. More of them: the next sweep follows at once."""
+
+REPLY_LEASE_MS = 10_000
+"""How long what is owed waits for its acknowledgement before another worker sends it again."""
+
+WORKER_LIFE_MS = 6_000
+"""A worker without a heartbeat for this long is not counted as alive; only placement hints depend on it."""
+
+
+def script_texts() -> dict[str, bytes]:
+    """The scripts by their SHA-1, for `Wire`."""
+    texts = [script(name).encode() for name in _SCRIPTS]
+    return {hashlib.sha1(text, usedforsecurity=False).hexdigest(): text for text in texts}
+
+
+class RedisScripts:
+    """Calls scripts about one invocation."""
+
+    def __init__(self, wire: Wire, keys: Keys) -> None:
+        self._wire = wire
+        self._keys = keys
+        self._shas = {
+            name: hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest().encode() for name in _SCRIPTS
+        }
+
+    @property
+    def slots(self) -> int:
+        """How many slots the namespace has."""
+        return self._keys.slots
+
+    def _script(
+        self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
+    ) -> asyncio.Future[T]:
+        head = (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
+        return self._wire.call((*head, *arguments), convert)
+
+
+async def all_of(replies: Sequence[asyncio.Future[T]]) -> list[T]:
+    """Every reply. They are all on their way already; awaiting them in order costs nothing."""
+    return [await reply for reply in replies]

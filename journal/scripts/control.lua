@@ -1,0 +1,62 @@
+-- include prelude
+-- include objects
+-- include finish
+-- What an operator does to an invocation without asking its handler: kill, pause (where it does not run), resume, purge.
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
+-- ARGV[1] id  [2] kill | pause | resume | purge  [3] body of the event, or of the output for kill  [4] slot prefix  [5] retention_ms
+--     [6] journal_retention_ms  [7] reply_lease_ms  [8] prefix of the hint channels  [9] body of the second event of a pause
+-- Returns {'done', {'resume', epoch, service} | {'hint', worker} | {'ended', topics, callers, output} | false, next of the object or false}
+--     | {'unknown'} | {'unchanged', status}
+local id, what, slot = ARGV[1], ARGV[2], ARGV[4]
+local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
+  'epoch', 'length', 'worker', 'seq')
+if not h[9] then return {'unknown'} end
+local status, length = h[1], tonumber(h[10])
+local now = now_ms()
+local function write(type, text)
+  length = length + 1
+  redis.call('XADD', KEYS[2], length .. '-' .. h[9], type, text)
+end
+if what == 'purge' then
+  if status ~= 'completed' then return {'unchanged', status} end
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('ZREM', KEYS[3], 'reply:' .. id, 'cascade:' .. id)
+  redis.call('ZREM', KEYS[4] .. 'completed', id)
+  if h[6] == 'main' then
+    redis.call('DEL', slot .. 'state:' .. h[7] .. '/' .. h[8], slot .. 'promises:' .. h[7] .. '/' .. h[8])
+  end
+  return {'done', false, false}
+end
+if status == 'completed' then return {'unchanged', status} end
+if what == 'kill' then
+  write('output', ARGV[3])
+  -- A new token keeps out an attempt that still runs.
+  redis.call('HSET', KEYS[1], 'token', '', 'worker', '')
+  -- Its callees are killed by who sweeps this, and until then it is kept.
+  h[5] = redis.call('HINCRBY', KEYS[1], 'outgoing', 1)
+  redis.call('ZADD', KEYS[3], 0, 'cascade:' .. id)
+  local told = finish(KEYS, slot, id, h, ARGV[3], length, h[12] or 0, now, ARGV[5], ARGV[6], ARGV[7])
+  if status == 'running' and h[11] and h[11] ~= '' then redis.call('PUBLISH', ARGV[8] .. h[11], id) end
+  return {'done', {'ended', told[1], told[2], ARGV[3]}, told[3]}
+end
+if what == 'resume' then
+  if status ~= 'paused' then return {'unchanged', status} end
+  write('resumed', ARGV[3])
+  redis.call('HSET', KEYS[1], 'length', length, 'failures', 0)
+  make_ready(KEYS, id, status, now)
+  return {'done', {'resume', h[9], h[7]}, false}
+end
+if status == 'paused' then return {'unchanged', status} end
+if status == 'pending' or status == 'scheduled' then return {'unchanged', status} end
+if status == 'running' then
+  -- Its attempt pauses itself when its steps have ended.
+  write('pause_asked', ARGV[3])
+  redis.call('HSET', KEYS[1], 'length', length)
+  redis.call('PUBLISH', ARGV[8] .. h[11], id)
+  return {'done', {'hint', h[11]}, false}
+end
+write('paused', ARGV[9])
+redis.call('HSET', KEYS[1], 'status', 'paused', 'length', length)
+redis.call('ZREM', KEYS[3], 'ready:' .. id, 'retry:' .. id, 'wake:' .. id)
+reindex(KEYS[4], id, status, 'paused', now)
+return {'done', false, false}

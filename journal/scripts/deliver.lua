@@ -1,0 +1,40 @@
+-- include prelude
+-- include objects
+-- include finish
+-- Brings what comes from outside into a journal: a completion, a signal, a cancellation, an operator's wish. Not fenced; known once.
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
+-- ARGV[1] id  [2] once: a name that makes a repeat known  [3] position: entries that there must be  [4] type  [5] body, without
+--     its time where it is a cancellation  [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms
+--     [9] journal_retention_ms  [10] reply_lease_ms
+-- Returns {'delivered', false | {'resume', epoch, service} | {'hint', worker}, next of the object or false}
+--     | {'known'} | {'completed'} | {'unknown'} | {'gap'}
+local id, once, kind, body, slot = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[7]
+local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
+  'epoch', 'length', 'worker', 'seq')
+if not h[9] then return {'unknown'} end
+if h[1] == 'completed' then return {'completed'} end
+local length = tonumber(h[10])
+if tonumber(ARGV[3]) > length then return {'gap'} end
+if redis.call('HSETNX', KEYS[1], once, '1') == 0 then return {'known'} end
+local now = now_ms()
+local function write(type, text)
+  length = length + 1
+  redis.call('XADD', KEYS[2], length .. '-' .. h[9], type, text)
+end
+write(kind, body)
+if kind == 'cancelled' and (h[1] == 'scheduled' or h[1] == 'pending') then
+  local output = '{"at":' .. whole(now) .. ',"failure":{"code":409,"message":"cancelled","metadata":{}}}'
+  write('output', output)
+  local told = finish(KEYS, slot, id, h, output, length, h[12] or 0, now, ARGV[8], ARGV[9], ARGV[10])
+  return {'delivered', {'ended', told[1], told[2], output}, told[3]}
+end
+redis.call('HSET', KEYS[1], 'length', length)
+if h[1] == 'suspended' or (kind == 'cancelled' and (h[1] == 'backing-off' or h[1] == 'paused')) then
+  make_ready(KEYS, id, h[1], now)
+  return {'delivered', {'resume', h[9], h[7]}, false}
+end
+if h[1] == 'running' then
+  redis.call('PUBLISH', ARGV[6] .. h[11], id)
+  return {'delivered', {'hint', h[11]}, false}
+end
+return {'delivered', false, false}

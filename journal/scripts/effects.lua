@@ -1,0 +1,25 @@
+-- Included where entries are written: what they do beside standing in the journal. Wants `due`, `outbox_lease`, `state`, `time_ms`.
+local OUTGOING = {call = true, send = true, attach = true, resolve = true, cancel_invocation = true, cancel_child = true, promise = true}
+
+-- A state's name, and its value as it is kept: JSON, or `base64:` and the text.
+local function named(body)
+  local at, last = string.find(body, ',"value":', 1, true)
+  if at then return cjson.decode(string.sub(body, 1, at - 1) .. '}').name, string.sub(body, last + 1, -2) end
+  local fields = cjson.decode(body)
+  return fields.name, 'base64:' .. (fields.base64 or '')
+end
+
+-- Returns 1 where the entry has to reach something beside this journal, else 0.
+local function effect(kind, body, id, position)
+  if OUTGOING[kind] then
+    redis.call('ZADD', due, string.format('%.0f', time_ms() + outbox_lease), 'send:' .. id .. ':' .. position)
+    return 1
+  elseif kind == 'set' then
+    redis.call('HSET', state, named(body))
+  elseif kind == 'clear' then
+    redis.call('HDEL', state, (named(body)))
+  elseif kind == 'clear_all' then
+    redis.call('DEL', state)
+  end
+  return 0
+end

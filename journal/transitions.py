@@ -1,0 +1,238 @@
+"""What the transitions of a store are given and what they answer: plain values. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from perdure.schemas.entries import Entry, Input, Outcome, Positioned
+from perdure.schemas.errors import DecodeError
+from perdure.schemas.ids import InvocationId, is_invocation_id
+from perdure.schemas.limits import QUEUE_MAX
+
+
+class Lease(NamedTuple):
+    """One attempt's right to append: the fence is `epoch` and `token` together.
+
+    The token is random, so that two attempts stay apart even when a failover lost an epoch.
+    """
+
+    invocation_id: InvocationId
+    epoch: int
+    token: str
+    worker: str
+    target: str = ""
+    """`Service/key` of the object or workflow that the invocation belongs to; empty for services."""
+
+
+class Caller(NamedTuple):
+    """Who is told an outcome in its own journal: the command that waits, and the position that it stands at."""
+
+    invocation_id: InvocationId
+    command_index: int
+    position: int
+
+    def __str__(self) -> str:
+        """As it travels."""
+        return f"{self.invocation_id}:{self.command_index}:{self.position}"
+
+
+def caller_of(text: str) -> Caller:
+    """Read what `str(caller)` wrote.
+
+    Raises:
+        DecodeError: It is not that.
+    """
+    invocation_id, _, rest = text.partition(":")
+    index, _, position = rest.partition(":")
+    if not (is_invocation_id(invocation_id) and index.isdecimal() and position.isdecimal()):
+        raise DecodeError(f"{text!r} is not a caller: it needs an invocation id, a command index and a position.")
+    return Caller(InvocationId(invocation_id), int(index), int(position))
+
+
+class Admission(NamedTuple):
+    """What admission writes. Empty strings and 0 mean "none".
+
+    Attributes:
+        mode: `exclusive` where it waits for its object, `main` for a workflow's one run, else empty.
+        caller: A `Caller` that is told the outcome.
+        queue_max: How many may wait for one object.
+    """
+
+    invocation_id: InvocationId
+    service: str
+    handler: str
+    key: str | None
+    input: Input
+    token: str
+    worker: str
+    not_before_ms: int = 0
+    reply_to: str = ""
+    waiter: str = ""
+    idempotency_key: str = ""
+    source: str = ""
+    mode: str = ""
+    caller: str = ""
+    queue_max: int = QUEUE_MAX
+
+    @property
+    def target(self) -> str:
+        """`Service/key` of its object or workflow; empty where it has none."""
+        return "" if self.key is None else f"{self.service}/{self.key}"
+
+
+State = Mapping[str, bytes]
+"""An object's whole state: the payload of each name."""
+
+
+class Claimed(NamedTuple):
+    """Admitted, and this worker holds its first lease. `state` is `None` where it is large, or there is no object."""
+
+    lease: Lease
+    state: State | None = None
+
+
+class Scheduled(NamedTuple):
+    """Admitted, and starts later by itself."""
+
+
+class Queued(NamedTuple):
+    """Admitted, and waits for its object."""
+
+
+class Full(NamedTuple):
+    """Nothing was written: too many wait for the object, or for the outcome, already. Try again later."""
+
+
+class Duplicate(NamedTuple):
+    """Known before. `outcome` is the recorded one where it is completed."""
+
+    status: str
+    outcome: Outcome | None
+
+
+Admitted = Claimed | Scheduled | Queued | Full | Duplicate
+
+
+class Claim(NamedTuple):
+    """Everything that an attempt starts from. `entries` are complete, oldest first."""
+
+    lease: Lease
+    service: str
+    handler: str
+    key: str | None
+    idempotency_key: str
+    failures: int
+    admitted_at_ms: int
+    entries: Sequence[Positioned]
+    mode: str = ""
+    state: State | None = None
+
+
+class Appended(NamedTuple):
+    """The journal's length, and its entries past `after` unless they are exactly the caller's own."""
+
+    length: int
+    tail: Sequence[Positioned] | None
+
+
+class ResumeDue(NamedTuple):
+    """Produce a resume record for this epoch."""
+
+    invocation_id: InvocationId
+    epoch: int
+    service: str
+
+
+class ReplyDue(NamedTuple):
+    """Produce the outcome to these topics and tell these callers, then acknowledge it."""
+
+    invocation_id: InvocationId
+    topics: Sequence[str]
+    outcome: Outcome
+    callers: Sequence[Caller] = ()
+
+
+class OutgoingDue(NamedTuple):
+    """The entry at that position has not reached what it is for; send it, then acknowledge it."""
+
+    invocation_id: InvocationId
+    position: int
+    entry: Entry
+
+
+class CascadeDue(NamedTuple):
+    """It was killed: kill its callees that have not answered, then acknowledge that."""
+
+    invocation_id: InvocationId
+
+
+class HintDue(NamedTuple):
+    """Something was appended to an invocation that this worker runs."""
+
+    worker: str
+    invocation_id: InvocationId
+
+
+Due = ResumeDue | ReplyDue | OutgoingDue | CascadeDue | HintDue
+
+
+ALWAYS_MS = 2**53 - 1
+"""For `Store.sweep`: leases are ended whenever it is executed. The largest whole number of Lua."""
+
+
+class Swept(NamedTuple):
+    """What a sweep found, how long until the slot's next deadline (`None`: there is none), the store's time.
+
+    A lease that ended and is held is no deadline.
+    """
+
+    due: Sequence[Due]
+    next_in_ms: int | None
+    at_ms: int
+
+
+class Concluded(NamedTuple):
+    """Who wants to know the outcome that was recorded, and who has the object next, ready to be claimed."""
+
+    topics: Sequence[str]
+    callers: Sequence[Caller]
+    following: ResumeDue | None
+
+
+class Delivery(NamedTuple):
+    """What became of something that came from outside.
+
+    Attributes:
+        result: `delivered`; `known`: it was before; `completed`: too late; `unknown`: no such invocation; `gap`: the
+            store lost what it is an answer to; `unchanged`: nothing to do in that status.
+        due: What is to be done now. Repeated by `due` itself if it is not.
+        status: Before, where it is `unchanged`.
+    """
+
+    result: str
+    due: Sequence[Due] = ()
+    status: str = ""
+
+
+class Promise(NamedTuple):
+    """A durable promise: its outcome, and who completed it."""
+
+    outcome: Outcome
+    by: str
+
+
+class Status(NamedTuple):
+    """An invocation's status, and its outcome once it has one."""
+
+    status: str
+    outcome: Outcome | None
+    told: bool = True
+    """Whether who asked will be told; `False` where too many wait already."""
+
+
+class Summary(NamedTuple):
+    """One invocation for listings: the fields of its hash, as text."""
+
+    invocation_id: InvocationId
+    fields: dict[str, str]
