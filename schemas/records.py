@@ -112,7 +112,10 @@ def plain_envelope(fields: Mapping[str, Any]) -> Envelope | None:
     """
     if not _PLAIN_FIELDS.issuperset(fields):
         return None
-    handler, invocation_id, name, waiter = map(fields.get, ("handler", "id", "idempotency_key", "waiter"))
+    handler = fields.get("handler")
+    invocation_id = fields.get("id")
+    name = fields.get("idempotency_key")
+    waiter = fields.get("waiter")
     if type(handler) is not str or not 0 < len(handler) <= NAME_LENGTH_MAX:
         return None
     if invocation_id is not None and (type(invocation_id) is not str or not is_invocation_id(invocation_id)):

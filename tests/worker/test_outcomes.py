@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from perdure.journal.connected_store import connected_store
 from perdure.journal.keys import Keys
 from perdure.journal.redis_admin import opened
@@ -11,6 +13,7 @@ from perdure.journal.redis_config import RedisConfig
 from perdure.journal.store import Admission, Claimed
 from perdure.schemas.entries import Input, Output, Success
 from perdure.schemas.ids import new_invocation_id
+from perdure.worker import outcomes as outcomes_module
 from perdure.worker.clock import system_random
 from perdure.worker.outcomes import Outcomes
 from tests.waiting import wait_until
@@ -41,3 +44,29 @@ async def test_nonsense_on_the_channel_does_no_harm(redis_url: str, namespace: s
                 claimed.lease, [output], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS
             )
             assert await asyncio.wait_for(wait, 20) == Success(b"1")
+
+
+@pytest.mark.parametrize("look_first_s", [0.001, 60.0])
+async def test_a_wait_for_what_was_sent_ends_in_time(
+    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch, look_first_s: float
+) -> None:
+    """Whether it looks before or not; and what was heard already is returned, however little time is left."""
+    monkeypatch.setattr(outcomes_module, "LOOK_FIRST_S", look_first_s)
+    config, keys = RedisConfig.from_url(redis_url), Keys(namespace, slots=2)
+    invocation_id = new_invocation_id("S", None, system_random())
+    async with (
+        connected_store(config, keys, name="test") as store,
+        Outcomes(store, config, keys, client="c") as outcomes,
+    ):
+        for within_s in (0.0, 0.05):
+            expected = outcomes.expect(invocation_id)
+            with pytest.raises(TimeoutError):
+                await outcomes.wait(invocation_id, sent=True, expected=expected, within_s=within_s)
+            outcomes.forget(invocation_id, expected)
+        with pytest.raises(TimeoutError):
+            await outcomes.wait(invocation_id, sent=True, within_s=0.0)
+        heard = outcomes.expect(invocation_id)
+        heard.set_result(Success(b"1"))
+        assert await outcomes.wait(invocation_id, sent=True, expected=heard, within_s=0.0) == Success(b"1")
+        outcomes.forget(invocation_id, heard)
+        outcomes.forget(invocation_id, heard)
