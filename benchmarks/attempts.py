@@ -15,7 +15,7 @@ from perdure.worker.attempt_limits import AttemptLimits
 from perdure.worker.clock import Clock
 from perdure.worker.conclusion import run_attempt
 from perdure.worker.departures import AttemptEnd
-from perdure.worker.service import Handler
+from perdure.worker.handler import Handler
 
 LIMITS = AttemptLimits(
     inactivity_ms=5_000,

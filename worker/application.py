@@ -14,8 +14,9 @@ from typing import Any
 
 from perdure.schemas.errors import DefinitionError, SettingsError
 
+from .handler import Handler
 from .options import HandlerOptions, InvocationRetryPolicy
-from .service import Handler, Service
+from .service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,7 @@ def _checked_services(services: Iterable[Service]) -> dict[str, Service]:
             raise DefinitionError(f"app(...) takes services; {service!r} is of type {type(service).__name__}.")
         if service.name in by_name:
             raise DefinitionError(f"app(...) has two services of the name {service.name!r}. Rename one of them.")
-        if not service.handlers:
-            raise DefinitionError(
-                f"{service!r} has no handlers. Decorate functions with @service.handler(), and import their modules "
-                "before app(...)."
-            )
+        service.check()
         # Kafka refuses a topic that differs from another only in '.' and '_'.
         for topic in (service.name, f"{service.name}.resume"):
             other = topics.setdefault(topic.replace(".", "_"), service.name)

@@ -37,11 +37,11 @@ from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
 from .departures import Departure, Failing, Losing, Pausing, Releasing
 from .futures import DurableFuture, complete, durable_future
+from .handler import Handler
 from .journal_writer import JournalWriter
 from .options import RunOptions
 from .scope import SCOPE, StepInfo, is_blocked
 from .serde import JSON
-from .service import Handler
 from .step_runner import StepRunner
 from .steps import StepCall, check_step
 from .suspension import Suspension

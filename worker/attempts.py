@@ -20,7 +20,7 @@ from .attempt_limits import AttemptLimits, TimerSink
 from .clock import Clock
 from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
-from .service import Handler, unknown_handler
+from .handler import Handler, unknown_handler
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from .departures import (
     Releasing,
     Suspending,
 )
+from .handler import decode_argument, encode_result
 from .scope import SCOPE
-from .service import decode_argument, encode_result
 from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
 
 

@@ -15,8 +15,8 @@ from perdure.schemas.errors import DecodeError, SerdeError, UsageError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, is_invocation_id
 from perdure.schemas.records import decode_invocation, plain_envelope
 
+from .handler import handler_of
 from .serde import JSON, Serde, decode_value, encode_value
-from .service import handler_of
 
 
 class _Nothing:

@@ -26,8 +26,9 @@ from perdure.worker.attempt_limits import AttemptLimits
 from perdure.worker.clock import SystemClock, system_random
 from perdure.worker.conclusion import run_attempt
 from perdure.worker.departures import AttemptEnd, Left
+from perdure.worker.handler import Handler, handler_of
 from perdure.worker.options import InvocationRetryPolicy
-from perdure.worker.service import Handler, Service, handler_of
+from perdure.worker.service import Service
 
 LEASE_MS = 10_000
 DAY_MS = 86_400_000

@@ -13,8 +13,9 @@ import pytest
 from perdure.journal.retry import RetryPolicy
 from perdure.schemas.errors import DefinitionError, SettingsError
 from perdure.worker.application import Application, app, load_application
+from perdure.worker.handler import handler_of
 from perdure.worker.options import InvocationRetryPolicy
-from perdure.worker.service import Service, handler_of
+from perdure.worker.service import Service
 
 PROGRAM = """
 from perdure.worker.application import app

@@ -17,9 +17,9 @@ from perdure.schemas.entries import AttemptFailed, Output, Paused
 from perdure.schemas.errors import RetryableError, TerminalError
 from perdure.worker.context import Context
 from perdure.worker.departures import Left
+from perdure.worker.handler import unknown_handler
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.serde import BytesSerde
-from perdure.worker.service import unknown_handler
 from tests.worker.attempt_stage import Stage, Story, handler_from, paused_reason
 
 MS = timedelta(milliseconds=1)

@@ -14,14 +14,10 @@ from pydantic import BaseModel
 
 from perdure.schemas.errors import DefinitionError
 from perdure.schemas.limits import NAME_LENGTH_MAX
+from perdure.worker.handler import Handler, ServiceKind, handler_of
 from perdure.worker.options import InvocationRetryPolicy
 from perdure.worker.serde import BYTES, JSON, DefaultSerde, JsonSerde, serde_for
-from perdure.worker.service import (
-    Handler,
-    Service,
-    ServiceKind,
-    handler_of,
-)
+from perdure.worker.service import Service
 
 
 class Context:

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from perdure.schemas.errors import RetryableError, SerdeError, TerminalError
+from perdure.worker.handler import Handler, decode_argument, encode_result, handler_of
 from perdure.worker.serde import JSON, Serde
-from perdure.worker.service import Handler, Service, decode_argument, encode_result, handler_of
+from perdure.worker.service import Service
 
 
 class Context:
