@@ -59,6 +59,24 @@ def id_of_record(
     return _from_digest(_place(service, key, digest), digest)
 
 
+def id_of_subscribed_record(
+    service: str, key: str | None, *, group: str, topic: str, partition: int, offset: int, timestamp_ms: int
+) -> InvocationId:
+    """The id of what a subscription makes of a record: the same for every delivery of it to that consumer group.
+
+    Args:
+        service: Whose handler is invoked.
+        key: Of its object, its workflow or its queue, in whose place the id then is.
+        group: The subscription's; another one processes the record once more.
+        topic: The record's.
+        partition: The record's.
+        offset: The record's.
+        timestamp_ms: The record's; keeps apart what stood at that offset of a topic that was deleted and made anew.
+    """
+    digest = _digest("subscribed", group, topic, str(partition), str(offset), str(timestamp_ms))
+    return _from_digest(_place(service, key, digest), digest)
+
+
 def id_of_idempotency_key(service: str, handler: str, key: str | None, *, idempotency_key: str) -> InvocationId:
     """The id of every record that carries this idempotency key for this handler (and object key)."""
     digest = _digest("idempotency", service, handler, "" if key is None else f"k{key}", idempotency_key)

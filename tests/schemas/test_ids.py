@@ -15,6 +15,7 @@ from perdure.schemas.ids import (
     id_of_idempotency_key,
     id_of_record,
     id_of_restart,
+    id_of_subscribed_record,
     id_of_workflow,
     is_invocation_id,
     new_invocation_id,
@@ -34,6 +35,33 @@ def test_the_id_of_a_record_never_changes() -> None:
     orders = partial(id_of_record, topic="orders", partition=3, offset=12345678901, timestamp_ms=1700000000000)
     assert orders("Greeter", None) == "inv_38480aab1f31002b970ab546b37"
     assert orders("Greeter", "ada") == "inv_1d180aab1f31002b970ab546b37"
+
+
+def test_the_id_of_a_subscribed_record_never_changes() -> None:
+    """Another derivation would run what Kafka delivers again a second time: never edit these values."""
+    assert (
+        id_of_subscribed_record("Shop", None, group="g", topic="t", partition=0, offset=0, timestamp_ms=0)
+        == "inv_06bd36191d12f7da0d5d6da5525"
+    )
+    orders = partial(
+        id_of_subscribed_record,
+        group="perdure.Shop.order.orders",
+        topic="orders",
+        partition=3,
+        offset=12345678901,
+        timestamp_ms=1700000000000,
+    )
+    assert orders("Shop", None) == "inv_2fe786c2fa55af64563155c0bf7"
+    assert orders("Shop", "ada") == "inv_29f786c2fa55af64563155c0bf7"
+
+
+def test_each_group_processes_a_record_once_for_itself() -> None:
+    """Two groups on one topic, and a record of the service's own topic, are different invocations."""
+    record = partial(id_of_record, "S", None, partition=1, offset=1, timestamp_ms=1)
+    subscribed = partial(id_of_subscribed_record, "S", None, partition=1, offset=1, timestamp_ms=1)
+    ids = {record(topic="t"), subscribed(group="a", topic="t"), subscribed(group="b", topic="t")}
+    ids |= {subscribed(group="a", topic="u"), subscribed(group="at", topic="")}
+    assert len(ids) == 5
 
 
 def test_the_id_of_an_idempotency_key_never_changes() -> None:
