@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perdure.schemas.ids import place_of_object, slot_of
+from perdure.schemas.ids import InvocationId, id_of_workflow, place_of_object, slot_of
 
 STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed")
 
@@ -86,6 +86,16 @@ class Keys:
         """The slot of everything that belongs to an object or workflow, `Service/key`."""
         service, _, key = target.partition("/")
         return place_of_object(service, key) % self.slots
+
+    def state_beside(self, invocation_id: str, target: str) -> bytes:
+        """The state of the object that an invocation belongs to: in the invocation's own slot even without one."""
+        return self._prefixes[self.of(invocation_id).slot] + f"state:{target}".encode("utf-8", "surrogatepass")
+
+    def run_of(self, target: str) -> tuple[InvocationId, bytes]:
+        """The one run that a workflow of that name has: its id, and the key of its hash."""
+        service, _, key = target.partition("/")
+        run = id_of_workflow(service, key)
+        return run, self.of(run).invocation
 
     def due(self, slot: int) -> bytes:
         """The slot's deadlines."""

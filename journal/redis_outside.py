@@ -27,6 +27,10 @@ RETENTION_MS = 3_600_000
 """How long what ended from outside is kept: a handler's own options are not known there."""
 
 
+PROMISE_RETENTION_MS = 24 * RETENTION_MS
+"""How long promises are kept that nobody's run belongs to: a run that comes later finds them."""
+
+
 class RedisOutside(RedisScripts):
     """Transitions of `Store` that no lease fences."""
 
@@ -106,7 +110,9 @@ class RedisOutside(RedisScripts):
             *given,
             self._keys.prefix(slot),
             self._keys.hints(""),
-            24 * RETENTION_MS,
+            PROMISE_RETENTION_MS,
+            self._keys.run_of(target)[0],
+            WAITERS_MAX,
         )
         reply: Sequence[object] = await self._wire.call(call, same)
         return reply
@@ -122,16 +128,23 @@ class RedisOutside(RedisScripts):
         answer, actions = await self._promise(target, "complete", name, body_of_outcome(outcome), by)
         return answer == b"done", as_due(actions)
 
-    async def await_promise(self, target: str, name: str, waiting: InvocationId, command_index: int) -> Sequence[Due]:
+    async def await_promise(
+        self, target: str, name: str, waiting: InvocationId, command_index: int
+    ) -> Sequence[Due] | None:
         """See `Store.await_promise`."""
-        _, actions = await self._promise(target, "await", name, b"", waiting, command_index)
-        return as_due(actions)
+        answer, actions = await self._promise(target, "await", name, b"", waiting, command_index)
+        return None if answer == b"full" else as_due(actions)
 
     async def read_state(self, target: str) -> State:
         """See `Store.read_state`."""
         flat = await self._wire.call((b"HGETALL", self._keys.object(target, "state")), same)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         return {name.decode(): kept_payload(value) for name, value in pairs}
+
+    async def read_names(self, target: str) -> Sequence[str]:
+        """See `Store.read_names`."""
+        names = await self._wire.call((b"HKEYS", self._keys.object(target, "state")), same)
+        return sorted(name.decode() for name in names)
 
     async def read_value(self, target: str, name: str) -> bytes | None:
         """See `Store.read_value`."""
@@ -142,8 +155,9 @@ class RedisOutside(RedisScripts):
         self, target: str, changes: Sequence[tuple[str, bytes | None]], *, clear: bool = False, force: bool = False
     ) -> InvocationId | None:
         """See `Store.edit_state`."""
-        call: list[Argument] = [b"EVALSHA", self._shas["state_edit"], b"2", self._keys.object(target, "object")]
-        call += [self._keys.object(target, "state"), 1 if force else 0]
+        run, of_run = self._keys.run_of(target)
+        call: list[Argument] = [b"EVALSHA", self._shas["state_edit"], b"3", self._keys.object(target, "object")]
+        call += [self._keys.object(target, "state"), of_run, 1 if force else 0, run]
         if clear:
             call += ["clear_all", "", ""]
         for name, value in changes:

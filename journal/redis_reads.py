@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from perdure.schemas.entries import Positioned
 from perdure.schemas.ids import InvocationId
 
 from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
-from .replies import as_summary, positioned
+from .replies import SHOWN, as_summary, positioned
 from .store import Summary
 from .wire import Argument, same
 
@@ -26,8 +27,7 @@ class RedisReads(RedisScripts):
 
     async def read_invocation(self, invocation_id: InvocationId) -> Summary | None:
         """See `Store.read_invocation`."""
-        reply = await self._wire.call((b"HGETALL", self._keys.of(invocation_id).invocation), same)
-        return as_summary(invocation_id, reply) if reply else None
+        return await self._summary(invocation_id)
 
     async def list_invocations(self, status: str, *, invocations_max: int) -> list[Summary]:
         """See `Store.list_invocations`."""
@@ -39,8 +39,11 @@ class RedisReads(RedisScripts):
         ]
         scored = [(float(row[i + 1]), row[i].decode()) for row in await all_of(indexes) for i in range(0, len(row), 2)]
         newest = [InvocationId(text) for _, text in sorted(scored, reverse=True)[:invocations_max]]
-        hashes = await all_of([self._wire.call((b"HGETALL", self._keys.of(item).invocation), same) for item in newest])
-        return [as_summary(item, fields) for item, fields in zip(newest, hashes, strict=True) if fields]
+        return [found for found in await all_of([self._summary(item) for item in newest]) if found is not None]
+
+    def _summary(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
+        call = (b"HMGET", self._keys.of(invocation_id).invocation, *SHOWN)
+        return self._wire.call(call, lambda reply: as_summary(invocation_id, reply))
 
     async def heartbeat(self, worker: str, facts: dict[str, str]) -> Sequence[str]:
         """See `Store.heartbeat`."""

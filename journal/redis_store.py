@@ -113,7 +113,7 @@ class RedisStore(RedisOutside, RedisReads):
                 keys.invocation,
                 keys.journal,
                 keys.due,
-                self._keys.object(lease.target, "state"),
+                self._keys.state_beside(lease.invocation_id, lease.target),
             )
             about = (b"3" if progress else b"2", count, lease.invocation_id, REPLY_LEASE_MS)
             return self._wire.call((*head, lease.epoch, lease.token, after, seq, *about, *timers, *bodies), as_appended)
@@ -148,7 +148,7 @@ class RedisStore(RedisOutside, RedisReads):
             bodies[-1],
             REPLY_LEASE_MS,
             self._keys.prefix(keys.slot),
-            self._keys.object(lease.target, "state") if effective else b"",
+            self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
             len(timers),
             *(f"sleep:{lease.invocation_id}:{index}" for index in timers),
             *bodies,
@@ -179,7 +179,7 @@ class RedisStore(RedisOutside, RedisReads):
             1 if failure else 0,
             failure,
             1 if unless_new else 0,
-            self._keys.object(lease.target, "state") if effective else b"",
+            self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
             REPLY_LEASE_MS,
             len(timers) // 2,
             *timers,

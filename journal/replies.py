@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from perdure.schemas.codec import decode, encode, is_json
@@ -230,7 +230,15 @@ def as_status(reply: Sequence[Any] | None) -> Status | None:
     return Status(reply[0].decode(), None if reply[1] is None else outcome_of(reply[1]), reply[2] == 1)
 
 
-def as_summary(invocation_id: InvocationId, reply: Sequence[bytes] | Mapping[bytes, bytes]) -> Summary:
-    """A flat list of fields and values, or a map, as text."""
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return Summary(invocation_id, {name.decode(): value.decode("utf-8", "replace") for name, value in pairs})
+SHOWN = (
+    *("service", "handler", "key", "mode", "status", "epoch", "token", "worker", "length", "seq", "failures"),
+    *("last_failure", "idempotency_key", "source", "admitted_at", "completed_at", "redelivery", "retention"),
+    *("journal_retention", "outgoing", "cancelled", "waiters", "reply_to", "callers", "output"),
+)
+"""Fields of an invocation that are read for people. It has as many others as things came from outside."""
+
+
+def as_summary(invocation_id: InvocationId, reply: Sequence[bytes | None]) -> Summary | None:
+    """The values of the fields `SHOWN`, as text; `None` where there is no invocation."""
+    found = {name: raw.decode("utf-8", "replace") for name, raw in zip(SHOWN, reply, strict=True) if raw is not None}
+    return Summary(invocation_id, found) if found else None

@@ -158,13 +158,15 @@ class Store(Protocol):
     ) -> Awaitable[None]:
         """Leave with one more consecutive failure, to be retried after `retry_in_ms`.
 
+        Where a cancellation came that the attempt has not seen (it stands past `after`) it is ready at once.
+
         Raises:
             FencedError: Another attempt owns the invocation.
             GapError: The store has fewer than `after` entries.
         """
 
     def give_up(self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, failure: str) -> Awaitable[None]:
-        """Leave, paused, until an operator resumes it.
+        """Leave, paused, until an operator resumes it; ready instead where a cancellation stands past `after`.
 
         Raises:
             FencedError: Another attempt owns the invocation.
@@ -215,7 +217,7 @@ class Store(Protocol):
         Args:
             invocation_id: Whose journal.
             entry: What.
-            once: A name by which a repeat is known: nothing is written a second time.
+            once: A name with a colon by which a repeat is known: nothing is written a second time.
             position: Of the command that this answers, where that is known: the answer `gap` says that it is not there.
         """
 
@@ -229,7 +231,10 @@ class Store(Protocol):
         """Let a paused one go on; consecutive failures count from 0 again."""
 
     def purge(self, invocation_id: InvocationId) -> Awaitable[Delivery]:
-        """Forget a completed one, with its journal; of a workflow its state and promises, too."""
+        """Forget a completed one, with its journal; of a workflow's run its state and promises, too.
+
+        `unchanged` also where somebody has not been told yet what it owes.
+        """
 
     def peek_promise(self, target: str, name: str) -> Awaitable[Promise | None]:
         """A promise of the workflow `Service/key`; `None` while it is open."""
@@ -241,11 +246,17 @@ class Store(Protocol):
 
     def await_promise(
         self, target: str, name: str, waiting: InvocationId, command_index: int
-    ) -> Awaitable[Sequence[Due]]:
-        """Have the command told when the promise is completed; at once where it is. The same slot holds both."""
+    ) -> Awaitable[Sequence[Due] | None]:
+        """Have the command told when the promise is completed; at once where it is. The same slot holds both.
+
+        `None` where too many wait for it already: try again later.
+        """
 
     def read_state(self, target: str) -> Awaitable[State]:
         """The whole state of an object."""
+
+    def read_names(self, target: str) -> Awaitable[Sequence[str]]:
+        """The names in an object's state, sorted."""
 
     def read_value(self, target: str, name: str) -> Awaitable[bytes | None]:
         """One value of an object's state; `None` where there is none."""
@@ -255,8 +266,8 @@ class Store(Protocol):
     ) -> Awaitable[InvocationId | None]:
         """Change an object's state from outside: each name gets its value, or none.
 
-        `clear` removes everything first. Returns who holds the object where it is held and not `force`d: nothing was
-        changed then.
+        `clear` removes everything first. Returns who holds the object, or the workflow's run that has not ended, where
+        there is one and it is not `force`d: nothing was changed then.
         """
 
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Awaitable[Sequence[int | None]]:

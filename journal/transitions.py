@@ -54,7 +54,8 @@ class Admission(NamedTuple):
     """What admission writes. Empty strings and 0 mean "none".
 
     Attributes:
-        mode: `exclusive` where it waits for its object, `main` for a workflow's one run, else empty.
+        mode: `exclusive` where it waits for its object, `main` for a workflow's one run, else empty. The id of a run
+            is `id_of_workflow`; that of any invocation with a key is in the place of its object.
         caller: A `Caller` that is told the outcome.
         queue_max: How many may wait for one object.
     """

@@ -51,6 +51,11 @@ field('waiters', waiter)
 field('reply_to', reply_to)
 field('callers', caller)
 field('mode', ARGV[11])
+if ARGV[11] == 'main' then
+  -- What came before the run, such as promises that were completed already, is kept as long as the run.
+  redis.call('PERSIST', ARGV[13] .. 'state:' .. target)
+  redis.call('PERSIST', ARGV[13] .. 'promises:' .. target)
+end
 local function wait(status)
   redis.call('XADD', KEYS[2], '1-0', 'input', ARGV[6])
   redis.call('HSET', KEYS[1], 'status', status, 'epoch', 0, unpack(fields))

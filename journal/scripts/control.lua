@@ -19,8 +19,9 @@ local function write(type, text)
 end
 if what == 'purge' then
   if status ~= 'completed' then return {'unchanged', status} end
+  -- Somebody waits for what it owes: not before that is acknowledged.
+  if tonumber(h[5] or '0') > 0 or redis.call('ZSCORE', KEYS[3], 'reply:' .. id) then return {'unchanged', status} end
   redis.call('DEL', KEYS[1], KEYS[2])
-  redis.call('ZREM', KEYS[3], 'reply:' .. id, 'cascade:' .. id)
   redis.call('ZREM', KEYS[4] .. 'completed', id)
   if h[6] == 'main' then
     redis.call('DEL', slot .. 'state:' .. h[7] .. '/' .. h[8], slot .. 'promises:' .. h[7] .. '/' .. h[8])
@@ -49,9 +50,11 @@ end
 if status == 'paused' then return {'unchanged', status} end
 if status == 'pending' or status == 'scheduled' then return {'unchanged', status} end
 if status == 'running' then
-  -- Its attempt pauses itself when its steps have ended.
-  write('pause_asked', ARGV[3])
-  redis.call('HSET', KEYS[1], 'length', length)
+  -- Its attempt pauses itself when its steps have ended. Asked once of each attempt.
+  if redis.call('HSETNX', KEYS[1], 'p:' .. h[9], '1') == 1 then
+    write('pause_asked', ARGV[3])
+    redis.call('HSET', KEYS[1], 'length', length)
+  end
   redis.call('PUBLISH', ARGV[8] .. h[11], id)
   return {'done', {'hint', h[11]}, false}
 end

@@ -1,10 +1,10 @@
 -- include prelude
 -- include objects
 -- include finish
--- Brings what comes from outside into a journal: a completion, a signal, a cancellation, an operator's wish. Not fenced; known once.
+-- Brings what comes from outside into a journal: a completion, a signal, a cancellation. Not fenced; known once.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
--- ARGV[1] id  [2] once: a name that makes a repeat known  [3] position: entries that there must be  [4] type  [5] body, without
---     its time where it is a cancellation  [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms
+-- ARGV[1] id  [2] once: a name that makes a repeat known  [3] position: entries that there must be  [4] type  [5] body
+--     [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms
 --     [9] journal_retention_ms  [10] reply_lease_ms
 -- Returns {'delivered', false | {'resume', epoch, service} | {'hint', worker}, next of the object or false}
 --     | {'known'} | {'completed'} | {'unknown'} | {'gap'}
@@ -29,6 +29,8 @@ if kind == 'cancelled' and (h[1] == 'scheduled' or h[1] == 'pending') then
   return {'delivered', {'ended', told[1], told[2], output}, told[3]}
 end
 redis.call('HSET', KEYS[1], 'length', length)
+-- For `leave`: an attempt that has not seen it does not back off.
+if kind == 'cancelled' then redis.call('HSET', KEYS[1], 'cancelled', length) end
 if h[1] == 'suspended' or (kind == 'cancelled' and (h[1] == 'backing-off' or h[1] == 'paused')) then
   make_ready(KEYS, id, h[1], now)
   return {'delivered', {'resume', h[9], h[7]}, false}

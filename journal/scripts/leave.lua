@@ -9,12 +9,15 @@
 -- Returns 0 where it left, else {length, entries past `after`}
 -- Errors: FENCED <epoch>, GAP <length>
 local id, status = ARGV[1], ARGV[6]
-local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq', 'status')
+local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq', 'status', 'cancelled')
 if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
 if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return 0 end
 local length, after = tonumber(h[3]), tonumber(ARGV[4])
 if after > length then return redis.error_reply('GAP ' .. length) end
 if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
+-- A cancellation that the attempt has not seen waits neither for a retry nor for a person.
+local cancelled = status ~= 'suspended' and status ~= 'ready' and tonumber(h[6] or '0') > after
+if cancelled then status = 'ready' end
 local timers = tonumber(ARGV[14])
 local now = now_ms()
 if ARGV[12] ~= '' then
@@ -39,6 +42,8 @@ if ARGV[9] ~= '0' then redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9]) end
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'last_failure', ARGV[10]) end
 if status == 'ready' then
   make_ready(KEYS, id, h[5], now)
+  -- Nobody was told to go on with it: the next sweep does.
+  if cancelled then redis.call('ZADD', KEYS[3], whole(now), 'ready:' .. id) end
   return 0
 end
 redis.call('ZREM', KEYS[3], 'lease:' .. id, 'ready:' .. id)

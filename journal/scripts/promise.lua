@@ -1,13 +1,17 @@
 -- include prelude
+-- include workflow
 -- Durable promises of one workflow key: look, complete once, wait.
 -- KEYS[1] promises  KEYS[2] due  KEYS[3] status prefix
 -- ARGV[1] peek | complete | await  [2] name  [3] complete: the outcome's JSON  [4] complete: by whom; await: invocation id
---     [5] await: command index  [6] slot prefix  [7] prefix of the hint channels  [8] retention_ms for promises without a main
+--     [5] await: command index  [6] slot prefix  [7] prefix of the hint channels  [8] retention_ms of promises of a workflow
+--     without a run  [9] id of the workflow's run  [10] waits of one promise at most
 -- A promise is kept as `<by>\n<outcome>`, its waits under `?<name>` as `<id>:<index>` each.
--- Returns {'open'} | {'is', outcome, by} for peek; {'done' | 'taken', {action, ...}} for complete; {'waits'} | {'told', {action, ...}} for await;
+-- Returns {'open'} | {'is', outcome, by} for peek; {'done' | 'taken', {action, ...}} for complete; 
+--     {'waits', {}} | {'told', {action, ...}} | {'full', {}} for await;
 --     an action is {'resume', id, epoch, service} | {'hint', id, worker}
 local what, name, slot = ARGV[1], ARGV[2], ARGV[6]
 local known = redis.call('HGET', KEYS[1], '=' .. name)
+local run = slot .. 'invocation:' .. ARGV[9]
 local actions = {}
 
 local function tell(id, index, outcome)
@@ -44,7 +48,7 @@ if what == 'complete' then
     tell(id, index, ARGV[3])
   end
   redis.call('HDEL', KEYS[1], '?' .. name)
-  if redis.call('PTTL', KEYS[1]) < 0 and ARGV[8] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[8]) end
+  keep_as_run(KEYS[1], run, ARGV[8])
   return {'done', actions}
 end
 if known then
@@ -54,7 +58,10 @@ if known then
 end
 local waits = redis.call('HGET', KEYS[1], '?' .. name) or ''
 local wait = ARGV[4] .. ':' .. ARGV[5]
-if not string.find(' ' .. waits .. ' ', ' ' .. wait .. ' ', 1, true) then
-  redis.call('HSET', KEYS[1], '?' .. name, waits == '' and wait or (waits .. ' ' .. wait))
-end
+if string.find(' ' .. waits .. ' ', ' ' .. wait .. ' ', 1, true) then return {'waits', actions} end
+local status = redis.call('HGET', slot .. 'invocation:' .. ARGV[4], 'status')
+if not status or status == 'completed' then return {'waits', actions} end
+if select(2, string.gsub(waits, '%S+', '')) >= tonumber(ARGV[10]) then return {'full', actions} end
+redis.call('HSET', KEYS[1], '?' .. name, waits == '' and wait or (waits .. ' ' .. wait))
+keep_as_run(KEYS[1], run, ARGV[8])
 return {'waits', actions}
