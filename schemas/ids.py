@@ -118,6 +118,11 @@ def is_invocation_id(text: str) -> bool:
     return _PATTERN.fullmatch(text) is not None
 
 
+def place_of(invocation_id: str) -> int:
+    """The place (0..1023) that an id names."""
+    return int(invocation_id[4:7], 16)
+
+
 def slot_of(invocation_id: str, slots: int) -> int:
     """The slot of an invocation in a namespace of `slots` slots."""
     return int(invocation_id[4:7], 16) % slots

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
 import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from .codec import is_json
 from .entries import Failure, Outcome, Success
@@ -44,6 +44,8 @@ class Invocation(BaseModel):
         reply_to: A topic that the outcome is produced to.
         waiter: A Redis channel that is told the outcome; used by `Client`.
         headers: Passed to the handler with the record's own headers.
+        base64: The argument where it is not JSON, for handlers that take bytes; instead of `argument`.
+        caller: Which command of which invocation is told the outcome; written by workers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +59,8 @@ class Invocation(BaseModel):
     reply_to: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
     waiter: Annotated[str, StringConstraints(pattern=rf"^\S{{1,{NAME_LENGTH_MAX}}}$")] | None = None
     headers: dict[str, str] = Field(default_factory=dict, max_length=HEADERS_MAX)
+    base64: Base64Bytes | None = None
+    caller: Annotated[str, StringConstraints(pattern=r"^inv_[0-9a-f]{27}:[0-9]{1,9}:[0-9]{1,9}$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Invocation:
@@ -69,6 +73,8 @@ class Invocation(BaseModel):
             raise ValueError("give id or idempotency_key, not both: each of them alone says which invocation it is")
         if self.not_before is not None and self.not_before.tzinfo is None:
             raise ValueError("not_before needs a time zone, such as 2030-01-01T12:00:00Z")
+        if self.base64 is not None and "argument" in self.model_fields_set:
+            raise ValueError("give argument or base64, not both: each of them alone is the argument")
         return self
 
 
@@ -90,6 +96,7 @@ class Envelope(NamedTuple):
     reply_to: str | None
     waiter: str | None
     headers: Mapping[str, str]
+    caller: str = ""
 
     def not_before_ms(self) -> int:
         """`not_before` in milliseconds since the epoch, rounded up: never early; 0 where there is none."""
@@ -140,7 +147,7 @@ def checked_envelope(fields: Mapping[str, Any]) -> Envelope:
         raise DecodeError(f"The value is not an invocation: {shorten(problems, REASON_CHARACTERS_MAX)}.") from error
     return Envelope(
         found.handler,
-        _payload(fields),
+        _payload(fields) if found.base64 is None else found.base64,
         found.key,
         found.id,
         found.idempotency_key,
@@ -148,6 +155,7 @@ def checked_envelope(fields: Mapping[str, Any]) -> Envelope:
         found.reply_to,
         found.waiter,
         found.headers,
+        found.caller or "",
     )
 
 
@@ -175,6 +183,35 @@ def decode_invocation(value: bytes) -> Envelope:
         found = _JSON_NAMES.get(type(fields), "a number")
         raise DecodeError(f"The value is JSON, but {found} and not an object with a handler.")
     return plain_envelope(fields) or checked_envelope(fields)
+
+
+def encode_call(
+    *,
+    handler: str,
+    invocation_id: InvocationId,
+    key: str | None,
+    idempotency_key: str,
+    not_before_ms: int,
+    caller: str,
+    argument: bytes,
+) -> bytes:
+    """The envelope of what a handler calls or sends; headers travel as the record's own."""
+    fields: dict[str, Any] = {"handler": handler}
+    if idempotency_key:
+        fields["idempotency_key"] = idempotency_key
+    else:
+        fields["id"] = invocation_id
+    if key is not None:
+        fields["key"] = key
+    if not_before_ms:
+        fields["not_before"] = (_EPOCH + not_before_ms * _MILLISECOND).isoformat()
+    if caller:
+        fields["caller"] = caller
+    if argument and is_json(argument):
+        fields["argument"] = orjson.Fragment(argument)
+    elif argument:
+        fields["base64"] = base64.b64encode(argument).decode()
+    return orjson.dumps(fields)
 
 
 class Resume(NamedTuple):

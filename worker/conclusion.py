@@ -173,7 +173,7 @@ async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Compl
     """Record the outcome, behind what the machine has pending and behind `events`."""
     attempt.writer.close()
     entries: list[Entry] = [*attempt.machine.drain(), *events, Output(attempt.clock.now_ms(), outcome)]
-    topics = await attempt.store.complete(
+    concluded = await attempt.store.complete(
         attempt.claim.lease,
         entries,
         **_position(attempt),
@@ -181,7 +181,7 @@ async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Compl
         journal_retention_ms=attempt.limits.journal_retention_ms,
         timers=attempt.unfired,
     )
-    return Completed(outcome, topics)
+    return Completed(outcome, concluded.topics, concluded.callers, concluded.following)
 
 
 async def _fail(attempt: Attempt, error: BaseException, command: str) -> AttemptEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from perdure.journal.store import Caller, ResumeDue
 from perdure.schemas.entries import Outcome
 
 
@@ -41,10 +42,12 @@ Departure = Failing | Pausing | Releasing | Suspending | Losing
 
 
 class Completed(NamedTuple):
-    """The outcome is recorded; `topics` want it as a reply."""
+    """The outcome is recorded; `topics` want it as a reply and `callers` in their journals; `following` has the object."""
 
     outcome: Outcome
     topics: Sequence[str]
+    callers: Sequence[Caller] = ()
+    following: ResumeDue | None = None
 
 
 class Left(NamedTuple):

@@ -17,7 +17,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from perdure.journal.store import Due, HintDue, Lease, ReplyDue, ResumeDue, Store
+from perdure.journal.store import (
+    Caller,
+    CascadeDue,
+    Due,
+    HintDue,
+    Lease,
+    OutgoingDue,
+    ReplyDue,
+    ResumeDue,
+    Store,
+    caller_of,
+)
 from perdure.schemas.entries import Outcome
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
@@ -30,6 +41,7 @@ from .broker import Broker, Outgoing, Record
 from .clock import Clock
 from .committer import Committer, DurableBarrier
 from .departures import AttemptEnd, Completed, Left, Lost, Released
+from .dispatch import Dispatcher
 from .intake import Intake, IntakeLimits
 from .leases import Renewal
 from .outbox import Outbox
@@ -126,9 +138,24 @@ class Engine:
             concurrency=settings.concurrency,
             on_end=self._ended,
         )
+        self._dispatcher = Dispatcher(
+            application,
+            namespace=settings.namespace,
+            store=store,
+            outbox=self._outbox,
+            clock=clock,
+            worker=settings.worker,
+            new_token=new_token,
+            lease_ms=settings.lease_ms,
+            room=lambda: not (self._attempts.full or self._stopping.is_set()),
+            start=self._attempts.start,
+            on_due=self._due,
+            spawn=self._attempts.spawn,
+        )
         self._renewal = renewal
         self._committer = Committer(broker, barrier, clock=clock, admit_again=self._take_again)
         self._intake = Intake(
+            application,
             store,
             self._outbox,
             clock=clock,
@@ -139,6 +166,7 @@ class Engine:
             limits=IntakeLimits(settings.record_bytes_max, settings.lease_ms, dead_letter_topic(settings.namespace)),
             start=self._attempts.start,
             settled=self._committer.admitted,
+            tell=self._tell,
         )
         self._replying: dict[InvocationId, int] = {}
         self._turn = 0
@@ -160,7 +188,7 @@ class Engine:
 
     def expected(self) -> Sequence[Lease]:
         """See `HeldLeases`."""
-        return self._intake.expected()
+        return [*self._intake.expected(), *self._dispatcher.expected()]
 
     def renewed(self, lease: Lease, length: int | None) -> None:
         """See `HeldLeases`."""
@@ -246,8 +274,12 @@ class Engine:
             match item:
                 case ResumeDue(invocation_id, epoch, service):
                     self._resume(invocation_id, epoch, service)
-                case ReplyDue(invocation_id, topics, outcome):
-                    self._reply(invocation_id, topics, outcome)
+                case ReplyDue(invocation_id, topics, outcome, callers):
+                    self._reply(invocation_id, topics, callers, outcome)
+                case OutgoingDue(invocation_id, position, entry):
+                    self._dispatcher.send(invocation_id, position, entry)
+                case CascadeDue(invocation_id):
+                    self._attempts.spawn(self._dispatcher.kill_callees(invocation_id))
                 case HintDue(_, invocation_id):
                     # Others hear of theirs by the channel.
                     self._attempts.poke(invocation_id)
@@ -257,6 +289,11 @@ class Engine:
         value = Resume(invocation_id, epoch).encode()
         self._outbox.put(Outgoing(topic, invocation_id.encode(), value, partition=self._near(topic)))
 
+    def _hand_over(self, due: ResumeDue) -> None:
+        """Have a ready invocation run: here if there is room, without a way through Kafka."""
+        if not self._dispatcher.resume(due):
+            self._resume(due.invocation_id, due.epoch, due.service)
+
     def _near(self, topic: str) -> int | None:
         """One of this worker's own partitions: that of a dead one is read by nobody until Kafka has noticed."""
         own = self._committer.held(topic)
@@ -265,24 +302,46 @@ class Engine:
         self._turn += 1
         return own[self._turn % len(own)]
 
-    def _reply(self, invocation_id: InvocationId, topics: Sequence[str], outcome: Outcome) -> None:
+    def _reply(
+        self, invocation_id: InvocationId, topics: Sequence[str], callers: Sequence[Caller], outcome: Outcome
+    ) -> None:
         if invocation_id in self._replying:
             # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
             return
-        self._replying[invocation_id] = len(topics)
-        value = encode_reply(invocation_id, outcome)
+        self._replying[invocation_id] = len(topics) + (1 if callers else 0)
+        if callers:
+            self._attempts.spawn(self._tell_callers(invocation_id, callers, outcome))
+        value = encode_reply(invocation_id, outcome) if topics else b""
         replies = [Outgoing(topic, invocation_id.encode(), value) for topic in topics]
-        if self._settings.reply_durable:
+        if self._settings.reply_durable and replies:
             self._attempts.spawn(self._reply_when_durable(invocation_id, replies))
         else:
             self._put_replies(invocation_id, replies)
+
+    async def _tell_callers(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
+        told = False
+        try:
+            told = await self._dispatcher.tell(callers, outcome)
+        finally:
+            if told:
+                self._replied(invocation_id)
+            else:
+                # Told again when due.
+                self._replying.pop(invocation_id, None)
+
+    def _tell(self, caller: str, outcome: Outcome, then: Callable[[], None]) -> None:
+        async def tell() -> None:
+            if await self._dispatcher.tell([caller_of(caller)], outcome):
+                then()
+
+        self._attempts.spawn(tell())
 
     async def _reply_when_durable(self, invocation_id: InvocationId, replies: Sequence[Outgoing]) -> None:
         try:
             await self._committer.durable()
         except PerdureError as error:
             # Nothing vouches for the outcome: `due` names the reply again, with what Redis holds then.
-            del self._replying[invocation_id]
+            self._replying.pop(invocation_id, None)
             logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
         else:
             self._put_replies(invocation_id, replies)
@@ -292,17 +351,22 @@ class Engine:
             self._outbox.put(reply, lambda: self._replied(invocation_id))
 
     def _replied(self, invocation_id: InvocationId) -> None:
-        self._replying[invocation_id] -= 1
-        if self._replying[invocation_id] == 0:
+        left = self._replying.get(invocation_id)
+        if left is None:
+            return
+        self._replying[invocation_id] = left - 1
+        if left == 1:
             del self._replying[invocation_id]
-            self._attempts.spawn(self._store.acknowledge(invocation_id))
+            self._attempts.spawn(self._store.acknowledge(invocation_id, reply=True))
 
     def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
         claim = attempt.claim
         match end:
-            case Completed(outcome, topics):
-                if topics:
-                    self._reply(claim.lease.invocation_id, topics, outcome)
+            case Completed(outcome, topics, callers, following):
+                if topics or callers:
+                    self._reply(claim.lease.invocation_id, topics, callers, outcome)
+                if following is not None:
+                    self._hand_over(following)
             case Released():
                 self._resume(claim.lease.invocation_id, claim.lease.epoch, claim.service)
             case Left(_, _, due_in_ms):

@@ -7,13 +7,26 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from perdure.journal.store import Admission, Admitted, Claim, Claimed, Duplicate, Lease, Scheduled, Store
-from perdure.schemas.entries import Input, Positioned
+from perdure.journal.store import (
+    Admission,
+    Admitted,
+    Claim,
+    Claimed,
+    Duplicate,
+    Full,
+    Lease,
+    Queued,
+    Scheduled,
+    Store,
+)
+from perdure.schemas.entries import Outcome
 from perdure.schemas.errors import DecodeError, PerdureError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record
 from perdure.schemas.limits import HEADERS_MAX
 from perdure.schemas.records import Envelope, Resume, decode_invocation, decode_resume, encode_reply
 
+from .admissions import Invoke, admission_of, first_claim, handler_for
+from .application import Application
 from .broker import Headers, Outgoing, Record, stray_names
 from .clock import Clock
 from .outbox import Outbox
@@ -39,6 +52,7 @@ class Intake:
     """Takes batches of records.
 
     Args:
+        application: Whose services the topics are.
         store: Where invocations are admitted and claimed.
         outbox: For dead letters and for replies to duplicates.
         clock: For display times.
@@ -49,10 +63,12 @@ class Intake:
         limits: Bounds.
         start: Called with every claim; the attempt begins.
         settled: Called with a record and its generation once its offset may move.
+        tell: Called with a caller, an outcome, and what to call once the caller knows it.
     """
 
     def __init__(
         self,
+        application: Application,
         store: Store,
         outbox: Outbox,
         *,
@@ -64,7 +80,10 @@ class Intake:
         limits: IntakeLimits,
         start: Callable[[Claim], None],
         settled: Callable[[Record, int], None],
+        tell: Callable[[str, Outcome, Callable[[], None]], None],
     ) -> None:
+        self._application = application
+        self._tell = tell
         self._store = store
         self._outbox = outbox
         self._clock = clock
@@ -141,11 +160,9 @@ class Intake:
                 continue
         try:
             for admission, reply in admissions:
-                match await reply:
-                    case Claimed(lease):
-                        self._start(_first_claim(admission, lease.epoch))
-                    case Scheduled() | Duplicate():
-                        pass
+                admitted = await reply
+                if isinstance(admitted, Claimed):
+                    self._start(first_claim(admission, admitted))
             for _, waiting in claims:
                 claim = await waiting
                 if claim is not None:
@@ -168,7 +185,9 @@ class Intake:
         return list(self._expected.values())
 
     def _admit(self, admission: Admission) -> Awaitable[Admitted]:
-        self._expected[admission.token] = Lease(admission.invocation_id, 1, admission.token, admission.worker)
+        self._expected[admission.token] = Lease(
+            admission.invocation_id, 1, admission.token, admission.worker, admission.target
+        )
         return self._store.admit(admission, lease_ms=self._limits.lease_ms)
 
     def _claim(self, resume: Resume) -> tuple[Lease, Awaitable[Claim | None]]:
@@ -199,34 +218,42 @@ class Intake:
         _check_names(record.headers)
         envelope = decode_invocation(record.value)
         extra = tuple([(name, value.encode()) for name, value in envelope.headers.items()])
-        return Admission(
-            invocation_id=_id_of(service, envelope, record),
-            service=service,
-            handler=envelope.handler,
-            key=None,
-            input=Input(self._clock.now_ms(), self._worker, (*record.headers, *extra), envelope.payload),
-            token=self._new_token(),
-            worker=self._worker,
+        key = _key_of(record, envelope) if handler_for(self._application, service, envelope.handler).keyed else None
+        wanted = Invoke(
+            service,
+            envelope.handler,
+            key,
+            _id_of(service, key, envelope, record),
+            self._clock.now_ms(),
+            (*record.headers, *extra),
+            envelope.payload,
             not_before_ms=envelope.not_before_ms(),
-            reply_to=envelope.reply_to or "",
-            waiter=envelope.waiter or "",
             idempotency_key=envelope.idempotency_key or "",
             source=f"{record.partition.topic}/{record.partition.number}/{record.offset}",
+            caller=envelope.caller,
+            reply_to=envelope.reply_to or "",
+            waiter=envelope.waiter or "",
         )
+        return admission_of(self._application, wanted, token=self._new_token(), worker=self._worker)
 
     def _admitted(self, record: Record, generation: int, admission: Admission, admitted: Admitted) -> None:
         match admitted:
-            case Claimed(lease):
+            case Claimed():
                 self._settled(record, generation)
-                self._start(_first_claim(admission, lease.epoch))
+                self._start(first_claim(admission, admitted))
+            case Duplicate(_, outcome) if outcome is not None and admission.caller:
+                # Likewise: the record is all that knows of this caller.
+                self._tell(admission.caller, outcome, lambda: self._settled(record, generation))
             case Duplicate(_, outcome) if outcome is not None and admission.reply_to:
                 # The offset waits for the reply: nothing in Redis remembers that this record wants one.
                 reply = Outgoing(
                     admission.reply_to, admission.invocation_id.encode(), encode_reply(admission.invocation_id, outcome)
                 )
                 self._outbox.put(reply, lambda: self._settled(record, generation))
-            case Scheduled() | Duplicate():
+            case Scheduled() | Queued() | Duplicate():
                 self._settled(record, generation)
+            case Full():
+                pass
 
     def _bury(self, record: Record, generation: int, reason: str) -> None:
         topic, number = record.partition
@@ -258,25 +285,21 @@ def _legible(headers: Headers) -> Headers:
     return (*shown, *((f"perdure-header-{at}-name", name) for at, name in stray.items()))
 
 
-def _id_of(service: str, envelope: Envelope, record: Record) -> InvocationId:
+def _key_of(record: Record, envelope: Envelope) -> str | None:
+    if envelope.key is not None or not record.key:
+        return envelope.key
+    try:
+        return record.key.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"The record's key is not UTF-8, and it is the key of an object: {error}.") from error
+
+
+def _id_of(service: str, key: str | None, envelope: Envelope, record: Record) -> InvocationId:
     if envelope.id is not None:
         return InvocationId(envelope.id)
     if envelope.idempotency_key is not None:
-        return id_of_idempotency_key(service, envelope.handler, None, idempotency_key=envelope.idempotency_key)
+        return id_of_idempotency_key(service, envelope.handler, key, idempotency_key=envelope.idempotency_key)
     topic, partition = record.partition
     return id_of_record(
-        service, None, topic=topic, partition=partition, offset=record.offset, timestamp_ms=record.timestamp_ms
-    )
-
-
-def _first_claim(admission: Admission, epoch: int) -> Claim:
-    return Claim(
-        lease=Lease(admission.invocation_id, epoch, admission.token, admission.worker),
-        service=admission.service,
-        handler=admission.handler,
-        key=admission.key,
-        idempotency_key=admission.idempotency_key,
-        failures=0,
-        admitted_at_ms=admission.input.at_ms,
-        entries=[Positioned(1, epoch, admission.input)],
+        service, key, topic=topic, partition=partition, offset=record.offset, timestamp_ms=record.timestamp_ms
     )

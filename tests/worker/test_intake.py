@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,12 +12,15 @@ import pytest
 
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.store import Claim
-from perdure.schemas.entries import Output, Success
+from perdure.schemas.entries import Outcome, Output, Success
 from perdure.schemas.errors import StoreError
 from perdure.schemas.records import Resume
+from perdure.worker.application import app
 from perdure.worker.broker import Headers, Partition, Record
+from perdure.worker.context import Context
 from perdure.worker.intake import Intake, IntakeLimits
 from perdure.worker.outbox import Outbox
+from perdure.worker.service import Service
 from tests.worker.attempt_stage import SkippingClock
 from tests.worker.scripted_broker import ScriptedBroker
 
@@ -56,7 +60,15 @@ class Scene:
         self.settled: list[tuple[int, int]] = []
         self._tokens = itertools.count(1)
         self._offsets = itertools.count()
+        service = Service("S")
+
+        @service.handler()
+        async def h(ctx: Context, argument: Any) -> None:
+            raise AssertionError("nothing runs here")
+
+        self.told: list[tuple[str, Outcome]] = []
         self.intake = Intake(
+            app([service]),
             self.store,
             self.outbox,
             clock=self.clock,
@@ -67,7 +79,12 @@ class Scene:
             limits=IntakeLimits(1_000, 10_000, "ns.dead"),
             start=self.claims.append,
             settled=lambda record, generation: self.settled.append((record.offset, generation)),
+            tell=self._tell,
         )
+
+    def _tell(self, caller: str, outcome: Outcome, then: Callable[[], None]) -> None:
+        self.told.append((caller, outcome))
+        then()
 
     def record(
         self, value: bytes | None, *, partition: Partition = NEW, headers: Headers = (), offset: int | None = None

@@ -1,0 +1,291 @@
+"""What invocations send: calls, answers, signals, cancellations, waits for promises. Done here where that is possible.
+
+Each is an entry of a journal and has a deadline in `due` since the moment it was written; it is acknowledged when it
+has reached what it is for. So everything here may be cut off at any instant, and done twice: receivers know repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+
+from perdure.journal.store import (
+    Caller,
+    Claim,
+    Claimed,
+    Delivery,
+    Due,
+    Duplicate,
+    Full,
+    Lease,
+    ResumeDue,
+    Store,
+)
+from perdure.schemas.commands import Attach, Call, CancelOther, PromiseWait, Resolve, Send
+from perdure.schemas.entries import (
+    CancelChild,
+    Cancelled,
+    Completion,
+    Entry,
+    Failure,
+    Outcome,
+    Output,
+    Signalled,
+)
+from perdure.schemas.errors import DecodeError
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.records import encode_call
+
+from .admissions import Invoke, admission_of, first_claim
+from .application import Application
+from .broker import Outgoing
+from .clock import Clock
+from .outbox import Outbox
+from .topics import service_topic
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_MS_MAX = 3_600_000
+"""So long a cancellation is repeated for a callee that is not known yet: its record may wait in Kafka."""
+
+
+class Dispatcher:
+    """Sends what the journals of one worker's invocations hold.
+
+    Args:
+        application: Whose services run here.
+        namespace: Of the topics.
+        store: The invocations.
+        outbox: For what goes through Kafka.
+        clock: For display times.
+        worker: This worker's id.
+        new_token: Makes a fencing token that nobody made before.
+        lease_ms: Of leases that are taken here.
+        room: Whether another attempt may begin here.
+        start: Begins an attempt.
+        on_due: Told what else is to be done.
+        spawn: Runs something on the side; errors are logged there.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        namespace: str,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        worker: str,
+        new_token: Callable[[], str],
+        lease_ms: int,
+        room: Callable[[], bool],
+        start: Callable[[Claim], None],
+        on_due: Callable[[Sequence[Due]], None],
+        spawn: Callable[[Awaitable[None]], None],
+    ) -> None:
+        self._application = application
+        self._namespace = namespace
+        self._store = store
+        self._outbox = outbox
+        self._clock = clock
+        self._worker = worker
+        self._new_token = new_token
+        self._lease_ms = lease_ms
+        self._room = room
+        self._start = start
+        self._on_due = on_due
+        self._spawn = spawn
+        self._expected: dict[str, Lease] = {}
+        self._sent: defaultdict[InvocationId, list[int]] = defaultdict(list)
+        self._acknowledging = False
+
+    def expected(self) -> list[Lease]:
+        """Every lease that was asked for here and is not answered yet. May be called in any thread."""
+        return list(self._expected.values())
+
+    def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str = "") -> None:
+        """Send the entry at that position of `origin`'s journal, and acknowledge it.
+
+        Args:
+            origin: Whose journal.
+            position: Where the entry stands.
+            entry: One of `OUTGOING`.
+            target: `Service/key` of the origin's workflow, where it is known; only waits for promises need it.
+        """
+        self._spawn(self._send(origin, position, entry, target))
+
+    def resume(self, due: ResumeDue) -> bool:
+        """Claim a ready invocation for this worker; whether there is room for it here and its service runs here."""
+        if due.service not in self._application.services or not self._room():
+            return False
+        self._spawn(self._claim(due))
+        return True
+
+    async def tell(self, callers: Sequence[Caller], outcome: Outcome) -> bool:
+        """Tell an outcome to those who called; whether all of them know it now, or never can."""
+        told = [await self._tell(caller, outcome) for caller in callers]
+        return all(told)
+
+    async def _tell(self, caller: Caller, outcome: Outcome) -> bool:
+        entry = Completion(caller.command_index, self._clock.now_ms(), outcome)
+        once = f"c:{caller.command_index}"
+        delivery = await self._store.deliver(caller.invocation_id, entry, once=once, position=caller.position)
+        self._on_due(delivery.due)
+        # Where the caller's journal lost the call, its next attempt makes it again.
+        return delivery.result != "gap"
+
+    async def kill_callees(self, origin: InvocationId) -> None:
+        """Kill everything that a killed invocation called and that has not answered."""
+        entries = await self._store.read_journal(origin)
+        answered = {row.entry.command_index for row in entries if isinstance(row.entry, Completion)}
+        for row in entries:
+            if isinstance(row.entry, Call) and row.entry.command_index not in answered:
+                killed = Output(self._clock.now_ms(), Failure(409, "killed with its caller"))
+                delivery = await self._store.kill(row.entry.invocation_id, killed)
+                self._on_due(delivery.due)
+        await self._store.acknowledge(origin, cascade=True)
+
+    async def _send(self, origin: InvocationId, position: int, entry: Entry, target: str) -> None:
+        match entry:
+            case Call() | Send():
+                reached = await self._invoke(origin, position, entry)
+            case Attach():
+                reached = await self._attach(origin, position, entry)
+            case Resolve():
+                reached = await self._resolve(origin, entry)
+            case CancelOther(index, _, invocation_id):
+                await self._cancel(invocation_id, once=f"x:{origin}:{index}")
+                reached = True
+            case CancelChild(at_ms, cause, invocation_id):
+                delivery = await self._cancel(invocation_id, once=f"x:{origin}:c{cause}")
+                known = delivery.result != "unknown"
+                reached = known or self._clock.now_ms() - at_ms > UNKNOWN_MS_MAX
+            case PromiseWait(index, _, name):
+                workflow = target or await self._target_of(origin)
+                told = await self._store.await_promise(workflow, name, origin, index)
+                self._on_due(told or ())
+                reached = told is not None
+            case _:
+                logger.error("entry %d of %s is nothing that can be sent: %r", position, origin, type(entry).__name__)
+                reached = True
+        if reached:
+            self._acknowledge(origin, position)
+
+    async def _target_of(self, origin: InvocationId) -> str:
+        summary = await self._store.read_invocation(origin)
+        fields = {} if summary is None else summary.fields
+        return f"{fields.get('service', '')}/{fields.get('key', '')}"
+
+    def _acknowledge(self, origin: InvocationId, position: int) -> None:
+        self._sent[origin].append(position)
+        if not self._acknowledging:
+            self._acknowledging = True
+            # What was sent in one turn of the loop is acknowledged together.
+            asyncio.get_running_loop().call_soon(self._acknowledge_all)
+
+    def _acknowledge_all(self) -> None:
+        self._acknowledging = False
+        sent, self._sent = self._sent, defaultdict(list)
+        for origin, positions in sent.items():
+            self._spawn(self._store.acknowledge(origin, sent=positions))
+
+    async def _invoke(self, origin: InvocationId, position: int, entry: Call | Send) -> bool:
+        caller = Caller(origin, entry.command_index, position) if isinstance(entry, Call) else None
+        if entry.service not in self._application.services or not self._room():
+            self._produce(origin, position, entry, caller)
+            return False
+        wanted = Invoke(
+            entry.service,
+            entry.handler,
+            entry.key,
+            entry.invocation_id,
+            self._clock.now_ms(),
+            entry.headers,
+            entry.value,
+            not_before_ms=entry.not_before_ms if isinstance(entry, Send) else 0,
+            idempotency_key=entry.idempotency_key,
+            source=f"{origin}/{entry.command_index}",
+            caller="" if caller is None else str(caller),
+        )
+        try:
+            admission = admission_of(self._application, wanted, token=self._new_token(), worker=self._worker)
+        except DecodeError as error:
+            return caller is None or await self._tell(caller, Failure(400, str(error)))
+        self._expected[admission.token] = Lease(
+            admission.invocation_id, 1, admission.token, self._worker, admission.target
+        )
+        try:
+            admitted = await self._store.admit(admission, lease_ms=self._lease_ms)
+        finally:
+            del self._expected[admission.token]
+        match admitted:
+            case Claimed():
+                self._start(first_claim(admission, admitted))
+            case Duplicate(_, outcome) if outcome is not None and caller is not None:
+                return await self._tell(caller, outcome)
+            case Full():
+                logger.debug("the queue of %s is full; %s tries again", admission.target, origin)
+                return False
+            case _:
+                pass
+        return True
+
+    def _produce(self, origin: InvocationId, position: int, entry: Call | Send, caller: Caller | None) -> None:
+        value = encode_call(
+            handler=entry.handler,
+            invocation_id=entry.invocation_id,
+            key=entry.key,
+            idempotency_key=entry.idempotency_key,
+            not_before_ms=entry.not_before_ms if isinstance(entry, Send) else 0,
+            caller="" if caller is None else str(caller),
+            argument=entry.value,
+        )
+        key = None if entry.key is None else entry.key.encode("utf-8", "replace")
+        topic = service_topic(self._namespace, entry.service)
+        self._outbox.put(Outgoing(topic, key, value, entry.headers), lambda: self._acknowledge(origin, position))
+
+    async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool:
+        caller = Caller(origin, entry.command_index, position)
+        status = await self._store.attach(entry.invocation_id, "", caller=str(caller))
+        if status is None:
+            gone = Failure(404, f"there is no invocation {entry.invocation_id}, or it is kept no longer")
+            return await self._tell(caller, gone)
+        if status.outcome is not None:
+            return await self._tell(caller, status.outcome)
+        return status.told
+
+    async def _resolve(self, origin: InvocationId, entry: Resolve) -> bool:
+        at_ms = self._clock.now_ms()
+        if entry.name:
+            signal = Signalled(entry.name, at_ms, entry.outcome)
+            once = f"s:{origin}:{entry.command_index}"
+            delivery = await self._store.deliver(entry.invocation_id, signal, once=once)
+        else:
+            completion = Completion(entry.awaited_index, at_ms, entry.outcome)
+            delivery = await self._store.deliver(entry.invocation_id, completion, once=f"c:{entry.awaited_index}")
+        self._on_due(delivery.due)
+        return True
+
+    async def _cancel(self, invocation_id: InvocationId, *, once: str) -> Delivery:
+        delivery = await self._store.deliver(invocation_id, Cancelled(self._clock.now_ms()), once=once)
+        self._on_due(delivery.due)
+        return delivery
+
+    async def _claim(self, due: ResumeDue) -> None:
+        lease = Lease(due.invocation_id, due.epoch + 1, self._new_token(), self._worker)
+        self._expected[lease.token] = lease
+        try:
+            claim = await self._store.claim(
+                due.invocation_id,
+                due.epoch,
+                token=lease.token,
+                worker=self._worker,
+                lease_ms=self._lease_ms,
+                at_ms=self._clock.now_ms(),
+            )
+        finally:
+            del self._expected[lease.token]
+        if claim is not None:
+            self._start(claim)
