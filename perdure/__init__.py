@@ -36,6 +36,8 @@ from perdure.worker.scope import StepInfo, current_step
 from perdure.worker.serde import BytesSerde, DefaultSerde, JsonSerde, PydanticJsonSerde, Serde
 from perdure.worker.service import Service
 from perdure.worker.settings import Settings
+from perdure.worker.virtual_object import VirtualObject
+from perdure.worker.workflow import Workflow
 
 __all__ = [
     "Application",
@@ -64,6 +66,8 @@ __all__ = [
     "StoreError",
     "TerminalError",
     "UsageError",
+    "VirtualObject",
+    "Workflow",
     "app",
     "current_step",
 ]

@@ -26,6 +26,7 @@ PURE = frozenset(
         "journal/machine.py",
         "journal/retry.py",
         "worker/broker.py",
+        "worker/context_managers.py",
         "worker/definition_options.py",
         "worker/definitions.py",
         "worker/handler.py",
@@ -35,6 +36,8 @@ PURE = frozenset(
         "worker/serde.py",
         "worker/service.py",
         "worker/signature.py",
+        "worker/virtual_object.py",
+        "worker/workflow.py",
     }
 )
 # `random` is not among them: `time_and_chance` leaves nothing of it but the type of a generator that is handed in.

@@ -14,9 +14,9 @@ from typing import Any
 
 from perdure.schemas.errors import DefinitionError, SettingsError
 
+from .definitions import Definition
 from .handler import Handler
 from .options import HandlerOptions, InvocationRetryPolicy
-from .service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Application:
         handlers: Every handler by (service name, handler name), its options resolved against the application's.
     """
 
-    services: Mapping[str, Service]
+    services: Mapping[str, Definition]
     handlers: Mapping[tuple[str, str], Handler]
 
     def __iter__(self) -> Iterator[Handler]:
@@ -41,7 +41,7 @@ class Application:
 
 
 def app(
-    services: Iterable[Service],
+    services: Iterable[Definition],
     *,
     inactivity_timeout: timedelta | None = None,
     journal_retention: timedelta | None = None,
@@ -51,7 +51,7 @@ def app(
     """Make an application of services. They take no more handlers from here on.
 
     Args:
-        services: At least one, each with at least one handler.
+        services: At least one service, object or workflow, each with at least one handler.
         inactivity_timeout: For handlers whose own and service's options leave it open, as the options below.
         journal_retention: How long journals are kept after completion.
         idempotency_retention: How long results are kept after completion.
@@ -99,17 +99,17 @@ def load_application(target: str) -> Application:
         found = getattr(found, part)
     if isinstance(found, Application):
         return found
-    advice = f"make one: {attribute}_app = app([{attribute}])" if isinstance(found, Service) else _others(module)
+    advice = f"make one: {attribute}_app = app([{attribute}])" if isinstance(found, Definition) else _others(module)
     raise SettingsError(f"{target} is a {type(found).__name__} and not an application; {advice}.")
 
 
-def _checked_services(services: Iterable[Service]) -> dict[str, Service]:
-    if isinstance(services, Service):
+def _checked_services(services: Iterable[Definition]) -> dict[str, Definition]:
+    if isinstance(services, Definition):
         raise DefinitionError(f"app(...) takes a list of services: app([{services!r}]).")
-    by_name: dict[str, Service] = {}
+    by_name: dict[str, Definition] = {}
     topics: dict[str, str] = {}
     for service in services:
-        if not isinstance(service, Service):
+        if not isinstance(service, Definition):
             raise DefinitionError(f"app(...) takes services; {service!r} is of type {type(service).__name__}.")
         if service.name in by_name:
             raise DefinitionError(f"app(...) has two services of the name {service.name!r}. Rename one of them.")

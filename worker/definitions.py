@@ -17,7 +17,7 @@ from perdure.schemas.errors import DefinitionError
 from perdure.schemas.limits import NAME_LENGTH_MAX
 
 from .definition_options import GivenOptions
-from .handler import Handler, ServiceKind, mark
+from .handler import Handler, HandlerMode, ServiceKind, mark
 from .options import HandlerOptions
 from .serde import DefaultSerde, Serde
 from .signature import describe, read_handler
@@ -33,8 +33,9 @@ _RESUME: Final = ".resume"
 
 
 class HandlerForm(NamedTuple):
-    """What only a handler has: its name, where it is not the function's, and how its values travel."""
+    """What only a handler has: its mode, its name where that is not the function's, and how its values travel."""
 
+    mode: HandlerMode
     name: str | None
     accept: str
     content_type: str
@@ -49,6 +50,7 @@ class Definition:
         name: Letters, digits, `.`, `_` and `-`; part of the topic's name.
         description: For people.
         given: Options for handlers that do not give their own.
+        queue_max: How many invocations may wait for one object.
 
     Raises:
         DefinitionError: The name is not valid, or an option is not.
@@ -56,7 +58,9 @@ class Definition:
 
     kind: ServiceKind
 
-    def __init__(self, name: str, description: str | None, given: GivenOptions) -> None:
+    def __init__(
+        self, name: str, description: str | None, given: GivenOptions, *, queue_max: int | None = None
+    ) -> None:
         where = f"{type(self).__name__}({name!r})"
         _check_name(name, what=where)
         if name == _DEAD or name.endswith(_RESUME):
@@ -69,6 +73,8 @@ class Definition:
         self.description: Final = description
         self.metadata: Final = checked.metadata
         self.options: Final = checked.options
+        self.queue_max: Final = queue_max
+        self._context_managers: Final = checked.context_managers
         self._handlers: dict[str, Handler] = {}
         self._sealed = False
 
@@ -88,8 +94,8 @@ class Definition:
         """
         if not self._handlers:
             raise DefinitionError(
-                f"{self!r} has no handlers. Decorate functions with @service.handler(), and import their modules "
-                "before app(...)."
+                f"{self!r} has no handlers. Decorate functions with its .handler(), and import their modules before "
+                "app(...)."
             )
 
     def seal(self) -> None:
@@ -114,6 +120,7 @@ class Definition:
             service=self.name,
             name=fn.__name__ if form.name is None else form.name,
             kind=self.kind,
+            mode=form.mode,
             fn=fn,
             takes_argument=signature.takes_argument,
             default=signature.default,
@@ -122,6 +129,8 @@ class Definition:
             input_serde=_serde(f"{where}, input_serde", form.input_serde, signature.argument_hint),
             output_serde=_serde(f"{where}, output_serde", form.output_serde, signature.result_hint),
             options=_merged(where, checked.options, self.options),
+            context_managers=self._context_managers + checked.context_managers,
+            queue_max=self.queue_max,
             accept=form.accept,
             content_type=form.content_type,
             description=inspect.getdoc(fn),

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from perdure.schemas.errors import DefinitionError, HandlerNotFoundError, RetryableError, SerdeError, TerminalError
 
+from .context_managers import ContextManagerFactory
 from .options import HandlerOptions
 from .serde import DEFAULT_SERDE, Serde, encode_value, type_name
 from .signature import describe
@@ -26,6 +27,21 @@ class ServiceKind(StrEnum):
     """What a definition is: which order and state its invocations have."""
 
     SERVICE = "service"
+    OBJECT = "object"
+    WORKFLOW = "workflow"
+
+
+class HandlerMode(StrEnum):
+    """What an invocation of a handler may do with the object or workflow of its key."""
+
+    PLAIN = ""
+    """Of a service: there are no keys."""
+    EXCLUSIVE = "exclusive"
+    """The only one of its object at a time; writes its state."""
+    MAIN = "main"
+    """The one run of its workflow; writes its state."""
+    SHARED = "shared"
+    """At any time, beside the others; reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +52,7 @@ class Handler:
         service: The service's name.
         name: The handler's name.
         kind: Of the service.
+        mode: What its invocations may do with their object or workflow.
         fn: The function itself; called with `(ctx)` or `(ctx, argument)`.
         takes_argument: Which of the two.
         default: The argument of an invocation that has none; `inspect.Parameter.empty` where the function has none.
@@ -44,6 +61,8 @@ class Handler:
         input_serde: Reads the argument, and writes it for callers.
         output_serde: Writes the result, and reads it for callers.
         options: The handler's own over its service's.
+        context_managers: Entered around each attempt's call of the function, the service's before the handler's own.
+        queue_max: How many invocations may wait for one object; `None` leaves it to `QUEUE_MAX`.
         accept: The argument's content type, for people and tools; nothing checks it.
         content_type: The result's content type, for people and tools; nothing checks it.
         description: The function's docstring.
@@ -54,6 +73,7 @@ class Handler:
     service: str
     name: str
     kind: ServiceKind
+    mode: HandlerMode
     fn: Callable[..., Awaitable[Any]]
     takes_argument: bool
     default: object
@@ -62,6 +82,8 @@ class Handler:
     input_serde: Serde[Any]
     output_serde: Serde[Any]
     options: HandlerOptions
+    context_managers: tuple[ContextManagerFactory, ...]
+    queue_max: int | None
     accept: str
     content_type: str
     description: str | None
@@ -72,6 +94,21 @@ class Handler:
     def target(self) -> str:
         """`Service/handler`, as the command line and messages write it."""
         return f"{self.service}/{self.name}"
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its invocations have the key of an object or a workflow."""
+        return self.kind is not ServiceKind.SERVICE
+
+    @property
+    def state_preload(self) -> bool | tuple[str, ...]:
+        """Whether an attempt is to begin with the state at hand, where that is small; or the names that it will read.
+
+        `False` where there is no state. Whole states are the default.
+        """
+        if not self.keyed:
+            return False
+        return True if self.options.state_preload is None else self.options.state_preload
 
 
 def mark(handler: Handler) -> None:
@@ -137,10 +174,15 @@ def encode_result(handler: Handler, value: object) -> bytes:
     return encode_value(handler.output_serde, value, what=f"The result of {handler.target}")
 
 
-def unknown_handler(service: str, name: str) -> Handler:
+def unknown_handler(service: str, name: str, *, kind: ServiceKind = ServiceKind.SERVICE) -> Handler:
     """Return a stand-in for a handler that this worker does not have: each attempt fails, to be retried elsewhere.
 
     Retryable, since a rolling deployment heals it; paused after as many attempts as any invocation.
+
+    Args:
+        service: As the record says.
+        name: As the record says.
+        kind: Of the service. One of an object or workflow is exclusive: the handler may turn out to be.
     """
 
     async def refuse(ctx: Any) -> None:
@@ -152,7 +194,8 @@ def unknown_handler(service: str, name: str) -> Handler:
     return Handler(
         service=service,
         name=name,
-        kind=ServiceKind.SERVICE,
+        kind=kind,
+        mode=HandlerMode.PLAIN if kind is ServiceKind.SERVICE else HandlerMode.EXCLUSIVE,
         fn=refuse,
         takes_argument=False,
         default=inspect.Parameter.empty,
@@ -161,6 +204,8 @@ def unknown_handler(service: str, name: str) -> Handler:
         input_serde=DEFAULT_SERDE,
         output_serde=DEFAULT_SERDE,
         options=HandlerOptions(),
+        context_managers=(),
+        queue_max=None,
         accept="",
         content_type="",
         description=None,

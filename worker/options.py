@@ -183,22 +183,30 @@ class HandlerOptions:
         journal_retention: How long the journal is kept after completion.
         idempotency_retention: How long the result is kept after completion, for those who ask for it again.
         invocation_retry_policy: How failed attempts are retried.
+        workflow_retention: How long a workflow's result, state and promises are kept after its `main` ended.
+        state_preload: Whether attempts begin with the state of their object or workflow; or the names that they read.
 
     Raises:
-        DefinitionError: A duration is negative, beyond a century, or not a timedelta.
+        DefinitionError: A duration is negative, beyond a century, or not a timedelta; or an option is of another type.
     """
 
     inactivity_timeout: timedelta | None = None
     journal_retention: timedelta | None = None
     idempotency_retention: timedelta | None = None
     invocation_retry_policy: InvocationRetryPolicy | None = None
+    workflow_retention: timedelta | None = None
+    state_preload: bool | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("inactivity_timeout", "journal_retention", "idempotency_retention"):
+        for name in ("inactivity_timeout", "journal_retention", "idempotency_retention", "workflow_retention"):
             _whole_ms(f"{name}=...", getattr(self, name), least_ms=0)
         if not isinstance(self.invocation_retry_policy, InvocationRetryPolicy | None):
             raise DefinitionError(
                 f"invocation_retry_policy=... takes an InvocationRetryPolicy, not {self.invocation_retry_policy!r}."
+            )
+        if not _is_state_preload(self.state_preload):
+            raise DefinitionError(
+                f"state_preload=... is True, False or a list of names of state, not {self.state_preload!r}."
             )
 
     @property
@@ -216,14 +224,22 @@ class HandlerOptions:
         """`idempotency_retention` in milliseconds."""
         return _whole_ms("idempotency_retention=...", self.idempotency_retention, least_ms=0)
 
+    @property
+    def workflow_retention_ms(self) -> int | None:
+        """`workflow_retention` in milliseconds."""
+        return _whole_ms("workflow_retention=...", self.workflow_retention, least_ms=0)
+
     def over(self, fallback: HandlerOptions) -> HandlerOptions:
         """Return these options with what they leave unset taken from `fallback`, the retry policy field by field."""
         policy, other = self.invocation_retry_policy, fallback.invocation_retry_policy
+        preload = fallback.state_preload if self.state_preload is None else self.state_preload
         return HandlerOptions(
             inactivity_timeout=_first(self.inactivity_timeout, fallback.inactivity_timeout),
             journal_retention=_first(self.journal_retention, fallback.journal_retention),
             idempotency_retention=_first(self.idempotency_retention, fallback.idempotency_retention),
             invocation_retry_policy=other if policy is None else policy.over(other),
+            workflow_retention=_first(self.workflow_retention, fallback.workflow_retention),
+            state_preload=preload,
         )
 
     def retry(self) -> InvocationRetry:
@@ -233,6 +249,12 @@ class HandlerOptions:
 
 def _first(mine: T | None, fallback: T | None) -> T | None:
     return fallback if mine is None else mine
+
+
+def _is_state_preload(given: object) -> bool:
+    if isinstance(given, tuple):
+        return all(isinstance(name, str) and name for name in given)
+    return given is None or isinstance(given, bool)
 
 
 def _intervals(initial_ms: int | None, interval_ms_max: int | None, *, defaults: tuple[int, int]) -> tuple[int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from .context_managers import ContextManagerFactory
 from .definition_options import GivenOptions
 from .definitions import Definition, HandlerForm, HandlerFunction
-from .handler import ServiceKind
+from .handler import HandlerMode, ServiceKind
 from .options import InvocationRetryPolicy
 from .serde import DEFAULT_SERDE, Serde
 
@@ -28,7 +29,9 @@ class Service(Definition):
         idempotency_retention: How long results are kept after completion.
         ingress_private: Not supported yet.
         invocation_retry_policy: How failed attempts are retried.
-        invocation_context_managers: Not supported yet.
+        invocation_context_managers: Functions that each return an async context manager. They are called, and what they
+            return is entered, around each attempt: in this order, those of the handler after those of the service.
+            What they raise is as if the handler raised it.
 
     Raises:
         DefinitionError: The name is not valid, an option is out of its bounds or not supported yet.
@@ -47,7 +50,7 @@ class Service(Definition):
         idempotency_retention: timedelta | None = None,
         ingress_private: bool | None = None,
         invocation_retry_policy: InvocationRetryPolicy | None = None,
-        invocation_context_managers: list[Any] | None = None,
+        invocation_context_managers: Sequence[ContextManagerFactory] | None = None,
     ) -> None:
         given = GivenOptions(
             metadata=metadata,
@@ -75,13 +78,13 @@ class Service(Definition):
         idempotency_retention: timedelta | None = None,
         ingress_private: bool | None = None,
         invocation_retry_policy: InvocationRetryPolicy | None = None,
-        invocation_context_managers: list[Any] | None = None,
+        invocation_context_managers: Sequence[ContextManagerFactory] | None = None,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register an async function `(ctx)` or `(ctx, argument)` as a handler, and return it unchanged.
 
         Type hints decide how the argument is read and the result written, where no serde is given; the docstring is the
-        description. Options are as for the service, of which they override each by itself. `accept` and `content_type`
-        describe the handler and are enforced by nothing.
+        description. Options are as for the service, of which they override each by itself; context managers come after
+        the service's. `accept` and `content_type` describe the handler and are enforced by nothing.
 
         Raises:
             DefinitionError: On use as a decorator; names the function with `file:line` and what is wrong with it.
@@ -96,4 +99,6 @@ class Service(Definition):
             invocation_retry_policy=invocation_retry_policy,
             invocation_context_managers=invocation_context_managers,
         )
-        return self._decorator(HandlerForm(name, accept, content_type, input_serde, output_serde), given)
+        return self._decorator(
+            HandlerForm(HandlerMode.PLAIN, name, accept, content_type, input_serde, output_serde), given
+        )

@@ -1,4 +1,4 @@
-"""Arguments and results of handlers: from bytes and to bytes, and what is said when that fails."""
+"""One handler: its argument and its result, from bytes and to bytes, and the stand-in for one that is not here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from perdure.schemas.errors import RetryableError, SerdeError, TerminalError
-from perdure.worker.handler import Handler, decode_argument, encode_result, handler_of
+from perdure.schemas.errors import HandlerNotFoundError, RetryableError, SerdeError, TerminalError
+from perdure.worker.handler import (
+    Handler,
+    HandlerMode,
+    ServiceKind,
+    decode_argument,
+    encode_result,
+    handler_of,
+    unknown_handler,
+)
 from perdure.worker.serde import JSON, Serde
 from perdure.worker.service import Service
 
@@ -131,3 +139,20 @@ def test_a_result_that_cannot_be_written_names_the_handler_and_the_type() -> Non
 
     with pytest.raises(SerdeError, match=r"The result of Shop/leak is of type Context and cannot be serialised"):
         encode_result(define(leak), Context())
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        (ServiceKind.SERVICE, HandlerMode.PLAIN),
+        (ServiceKind.OBJECT, HandlerMode.EXCLUSIVE),
+        (ServiceKind.WORKFLOW, HandlerMode.EXCLUSIVE),
+    ],
+)
+async def test_an_unknown_handler_has_a_stand_in(kind: ServiceKind, mode: HandlerMode) -> None:
+    """It fails by name, and holds its object meanwhile: the one that it stands for might write there."""
+    stand_in = unknown_handler("Shop", "buy", kind=kind)
+    assert (stand_in.target, stand_in.kind, stand_in.mode) == ("Shop/buy", kind, mode)
+    assert stand_in.keyed == (kind is not ServiceKind.SERVICE)
+    with pytest.raises(HandlerNotFoundError, match="No worker here has a handler Shop/buy"):
+        await stand_in.fn(Context())

@@ -181,6 +181,8 @@ def test_a_wrong_invocation_policy_is_refused_by_name(options: Mapping[str, Any]
         ({"inactivity_timeout": -SECOND}, "inactivity_timeout"),
         ({"journal_retention": 5}, "journal_retention"),
         ({"idempotency_retention": timedelta.max}, "idempotency_retention"),
+        ({"workflow_retention": -SECOND}, "workflow_retention"),
+        ({"state_preload": ("",)}, "state_preload"),
         ({"invocation_retry_policy": RunOptions(max_attempts=1)}, "invocation_retry_policy"),
     ],
 )
