@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.schemas.codec import encode
 from perdure.schemas.entries import AttemptStarted, Entry, Output, Sleep
 from perdure.schemas.errors import FencedError, GapError
-from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
-from .memory_slot import KEPT_WITHOUT_END_MS, Record, Slot
-from .memory_sweep import REPLY_LEASE_MS
-from .store import Appended, Claim, Lease
+from .memory_ending import finish
+from .memory_objects import handed, state_of, take_effect
+from .memory_slot import Record, Slot
+from .store import Appended, Claim, Concluded, Lease
 
 
 def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -> Claim | None:
@@ -33,15 +32,18 @@ def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -
         slot.move(invocation_id, record, "running", now_ms)
         slot.due.drop(f"ready:{invocation_id}")
         slot.due.put(f"lease:{invocation_id}", now_ms + lease_ms)
+    target = record.object
     return Claim(
-        lease=lease,
-        service=record.target["service"],
+        lease=lease._replace(target=target),
+        service=record.service,
         handler=record.target["handler"],
         key=record.target.get("key"),
         idempotency_key=record.target.get("idempotency_key", ""),
         failures=record.failures or 0,
         admitted_at_ms=record.admitted_at_ms,
         entries=slot.tail(invocation_id, 0),
+        mode=record.mode,
+        state=state_of(slot, target) if target else None,
     )
 
 
@@ -54,8 +56,7 @@ def append(
     if not _is_new(record, after=after, seq=seq):
         return Appended(record.length, slot.tail(lease.invocation_id, after))
     alone = record.length == after
-    _write(slot, record, lease, entries, seq=seq)
-    _set_timers(slot, lease, entries, now_ms)
+    _write(slot, record, lease, entries, seq=seq, now_ms=now_ms, timers=True)
     if progress:
         record.failures = 0
     return Appended(record.length, None if alone else slot.tail(lease.invocation_id, after))
@@ -72,31 +73,26 @@ def complete(
     journal_retention_ms: int,
     timers: Sequence[int],
     now_ms: int,
-) -> Sequence[str]:
+) -> Concluded:
     """See `Store.complete`."""
     output = entries[-1]
     assert isinstance(output, Output), "the last entry of an invocation is its output"
     invocation_id = lease.invocation_id
     record = fenced(slot, lease)
     if not _is_new(record, after=after, seq=seq):
-        return list(record.reply_to)
-    body = encode(output)[1]
-    _write(slot, record, lease, entries, seq=seq)
-    record.output, record.output_body, record.completed_at_ms = output, body, now_ms
-    slot.due.drop(f"lease:{invocation_id}", f"ready:{invocation_id}")
+        following = handed(slot, record.object, invocation_id) if record.mode == "exclusive" else None
+        return Concluded(list(record.reply_to), record.told, following)
+    _write(slot, record, lease, entries, seq=seq, now_ms=now_ms)
     slot.due.drop(*(f"sleep:{invocation_id}:{index}" for index in timers))
-    slot.trim(now_ms)
-    if record.reply_to:
-        # Kept without an end until the reply is acknowledged: an outage of Kafka must not outlast it.
-        record.retention_ms, record.journal_retention_ms = retention_ms, journal_retention_ms
-        slot.due.put(f"reply:{invocation_id}", now_ms + REPLY_LEASE_MS)
-        slot.move(invocation_id, record, "completed", KEPT_WITHOUT_END_MS)
-    else:
-        slot.move(invocation_id, record, "completed", now_ms + retention_ms)
-        slot.retain(invocation_id, now_ms, retention_ms=retention_ms, journal_retention_ms=journal_retention_ms)
-    for channel in record.waiters:
-        slot.tell_outcome(channel, invocation_id, body)
-    return list(record.reply_to)
+    return finish(
+        slot,
+        invocation_id,
+        record,
+        output,
+        now_ms=now_ms,
+        retention_ms=retention_ms,
+        journal_retention_ms=journal_retention_ms,
+    )
 
 
 def leave(
@@ -132,14 +128,18 @@ def leave(
         return None
     if unless_new and record.length > after:
         return Appended(record.length, slot.tail(invocation_id, after))
-    _write(slot, record, lease, entries, seq=seq)
-    _set_timers(slot, lease, entries, now_ms)
+    _write(slot, record, lease, entries, seq=seq, now_ms=now_ms, timers=True)
     record.worker = ""
     if failure:
         record.failures = (record.failures or 0) + 1
         record.last_failure = failure
-    if status == "ready":
+    # A cancellation that the attempt has not seen waits neither for a retry nor for a person.
+    cancelled = status in ("backing-off", "paused") and (record.cancelled or 0) > after
+    if cancelled or status == "ready":
         slot.make_ready(invocation_id, record, now_ms)
+        if cancelled:
+            # Nobody was told to go on with it: the next sweep does.
+            slot.due.put(f"ready:{invocation_id}", now_ms)
         return None
     slot.due.drop(f"lease:{invocation_id}", f"ready:{invocation_id}")
     slot.move(invocation_id, record, status, now_ms)
@@ -163,19 +163,6 @@ def renew(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int) -> int | None
         slot.move(invocation_id, record, "running", now_ms)
     slot.due.put(f"lease:{invocation_id}", now_ms + lease_ms)
     return record.length
-
-
-def acknowledge(slot: Slot, invocation_id: InvocationId, *, now_ms: int) -> None:
-    """See `Store.acknowledge`."""
-    record = slot.records.get(invocation_id)
-    if slot.due.drop(f"reply:{invocation_id}") == 0 or record is None:
-        return
-    assert record.retention_ms is not None, "who waits for an acknowledgement knows for how long it is kept after it"
-    assert record.journal_retention_ms is not None, "likewise"
-    slot.move(invocation_id, record, "completed", now_ms + record.retention_ms)
-    slot.retain(
-        invocation_id, now_ms, retention_ms=record.retention_ms, journal_retention_ms=record.journal_retention_ms
-    )
 
 
 def fenced(slot: Slot, lease: Lease) -> Record:
@@ -205,13 +192,12 @@ def _is_new(record: Record, *, after: int, seq: int) -> bool:
     return True
 
 
-def _set_timers(slot: Slot, lease: Lease, entries: Sequence[Entry], now_ms: int) -> None:
-    for entry in entries:
-        if isinstance(entry, Sleep):
-            slot.due.put(f"sleep:{lease.invocation_id}:{entry.command_index}", now_ms + entry.duration_ms)
-
-
-def _write(slot: Slot, record: Record, lease: Lease, entries: Sequence[Entry], *, seq: int) -> None:
+def _write(
+    slot: Slot, record: Record, lease: Lease, entries: Sequence[Entry], *, seq: int, now_ms: int, timers: bool = False
+) -> None:
+    take_effect(slot, record, lease, entries, now_ms=now_ms)
     for entry in entries:
         slot.write(lease.invocation_id, record, entry)
+        if timers and isinstance(entry, Sleep):
+            slot.due.put(f"sleep:{lease.invocation_id}:{entry.command_index}", now_ms + entry.duration_ms)
     record.seq = seq

@@ -10,11 +10,18 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from perdure.schemas.entries import Entry, Output, Positioned
+from perdure.schemas.entries import Entry, Outcome, Output, Positioned
+from perdure.schemas.ids import InvocationId
+
+from .store import Caller, Promise, ResumeDue, caller_of
 
 REDELIVERY_MS = 60_000
 """How long a ready invocation waits to be claimed before its resume record is produced again; doubled each time."""
+
+REPLY_LEASE_MS = 10_000
+"""How long what is owed waits for its acknowledgement before it is handed out again."""
 
 REDELIVERY_MS_MAX = 3_600_000
 """Where the doubling ends: an hour is rare enough to cost nothing and soon enough to heal a lost record."""
@@ -38,16 +45,46 @@ class Record:
     failures: int | None = None
     last_failure: str | None = None
     redelivery_ms: int | None = None
+    mode: str = ""
     waiters: list[str] = field(default_factory=list)
     reply_to: list[str] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+    outgoing: int | None = None
+    cancelled: int | None = None
+    once: set[str] = field(default_factory=set)
     output: Output | None = None
     output_body: bytes | None = None
     completed_at_ms: int | None = None
     retention_ms: int | None = None
     journal_retention_ms: int | None = None
 
+    @property
+    def service(self) -> str:
+        """Whose handler it is."""
+        return self.target["service"]
+
+    @property
+    def object(self) -> str:
+        """`Service/key` of its object or workflow; empty where it has none."""
+        key = self.target.get("key")
+        return "" if key is None else f"{self.service}/{key}"
+
+    @property
+    def told(self) -> list[Caller]:
+        """Who is told the outcome in its own journal."""
+        return [caller_of(text) for text in self.callers]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What came of it."""
+        return None if self.output is None else self.output.outcome
+
+    def hash(self) -> dict[str, str]:
+        """All fields as `HGETALL` shows them."""
+        return self.fields() | dict.fromkeys(self.once, "1")
+
     def fields(self) -> dict[str, str]:
-        """The fields as `HGETALL` shows them."""
+        """The fields that are shown to people."""
         known: dict[str, object] = {
             "status": self.status,
             "epoch": self.epoch,
@@ -59,8 +96,12 @@ class Record:
             "failures": self.failures,
             "last_failure": self.last_failure,
             "redelivery": self.redelivery_ms,
+            "mode": self.mode or None,
             "waiters": " ".join(self.waiters) or None,
             "reply_to": " ".join(self.reply_to) or None,
+            "callers": " ".join(self.callers) or None,
+            "outgoing": self.outgoing,
+            "cancelled": self.cancelled,
             "output": None if self.output_body is None else self.output_body.decode(),
             "completed_at": self.completed_at_ms,
             "retention": self.retention_ms,
@@ -106,8 +147,16 @@ class Deadlines:
         return found
 
 
+@dataclass(slots=True)
+class Promises:
+    """The promises of one workflow: those that are completed, and who waits for which other."""
+
+    kept: dict[str, Promise] = field(default_factory=dict)
+    waits: dict[str, list[tuple[InvocationId, int]]] = field(default_factory=dict)
+
+
 class Slot:
-    """Everything of one slot.
+    """Everything of one slot. Names of objects and workflows are `Service/key`.
 
     Args:
         publish: Told each message to a channel.
@@ -119,15 +168,41 @@ class Slot:
         self.journals: dict[str, list[Positioned]] = {}
         self.due = Deadlines()
         self.index: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        self._records_until = Deadlines()
-        self._journals_until = Deadlines()
+        self.holders: dict[str, str] = {}
+        self.queues: dict[str, list[str]] = {}
+        self.states: dict[str, dict[str, bytes]] = {}
+        self.promises: dict[str, Promises] = {}
+        self.until = Deadlines()
 
     def forget(self, now_ms: int) -> None:
         """Let go of what Redis would have expired: a key lives through the millisecond at which its time ends."""
-        for until, held in ((self._records_until, self.records), (self._journals_until, self.journals)):
-            while (head := until.first()) is not None and head[0] < now_ms:
-                until.drop(head[1])
-                held.pop(head[1], None)
+        while (head := self.until.first()) is not None and head[0] < now_ms:
+            kind, _, name = head[1].partition(":")
+            self.discard(kind, name)
+
+    def discard(self, kind: str, name: str) -> None:
+        """Let go of a key: an `invocation`, a `journal`, a `state` or `promises`."""
+        self.until.drop(f"{kind}:{name}")
+        self._held(kind).pop(name, None)
+
+    def persist(self, kind: str, name: str) -> None:
+        """Keep a key without an end."""
+        self.until.drop(f"{kind}:{name}")
+
+    def expire(self, kind: str, name: str, *, now_ms: int, in_ms: int) -> None:
+        """Keep a key, where there is one, for that long from now on; 0 or less: no longer at all."""
+        if name in self._held(kind):
+            self.until.put(f"{kind}:{name}", now_ms + in_ms if in_ms > 0 else now_ms - 1)
+            self.forget(now_ms)
+
+    def _held(self, kind: str) -> dict[str, Any]:
+        kinds: dict[str, dict[str, Any]] = {
+            "invocation": self.records,
+            "journal": self.journals,
+            "state": self.states,
+            "promises": self.promises,
+        }
+        return kinds[kind]
 
     def trim(self, now_ms: int) -> None:
         """Drop from the index of completed invocations what is kept no longer."""
@@ -135,19 +210,9 @@ class Slot:
         for invocation_id in [key for key, until_ms in completed.items() if until_ms <= now_ms]:
             del completed[invocation_id]
 
-    def retain(self, invocation_id: str, now_ms: int, *, retention_ms: int, journal_retention_ms: int) -> None:
-        """Keep a completed invocation and its journal for that long from now on; 0 or less: no longer at all."""
-        if invocation_id in self.records:
-            self._records_until.put(invocation_id, now_ms + retention_ms if retention_ms > 0 else now_ms - 1)
-        if invocation_id in self.journals:
-            self._journals_until.put(
-                invocation_id, now_ms + journal_retention_ms if journal_retention_ms > 0 else now_ms - 1
-            )
-        self.forget(now_ms)
-
     def begin(self, invocation_id: str, record: Record, entry: Entry) -> None:
         """Hold a new invocation with its first entry, in place of a journal that outlived its invocation."""
-        self._journals_until.drop(invocation_id)
+        self.until.drop(f"journal:{invocation_id}")
         self.records[invocation_id] = record
         self.journals[invocation_id] = [Positioned(1, record.epoch, entry)]
         self.index[record.status][invocation_id] = record.admitted_at_ms
@@ -164,12 +229,13 @@ class Slot:
         record.status = status
         self.index[status][invocation_id] = score
 
-    def make_ready(self, invocation_id: str, record: Record, now_ms: int) -> None:
+    def make_ready(self, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
         """Let any worker claim it with the epoch that it has now."""
         record.redelivery_ms = REDELIVERY_MS
         self.move(invocation_id, record, "ready", now_ms)
         self.due.drop(*(f"{kind}:{invocation_id}" for kind in ("lease", "retry", "wake", "start")))
         self.due.put(f"ready:{invocation_id}", now_ms + REDELIVERY_MS)
+        return ResumeDue(invocation_id, record.epoch, record.service)
 
     def tell_outcome(self, channel: str, invocation_id: str, output_body: bytes) -> None:
         """Publish a recorded outcome."""

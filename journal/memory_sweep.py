@@ -9,16 +9,14 @@ from __future__ import annotations
 from perdure.schemas.entries import AttemptFailed, Completion, Success
 from perdure.schemas.ids import InvocationId
 
-from .memory_slot import REDELIVERY_MS_MAX, Record, Slot
-from .store import Due, HintDue, ReplyDue, ResumeDue, Swept
+from .memory_objects import enter
+from .memory_slot import REDELIVERY_MS_MAX, REPLY_LEASE_MS, Record, Slot
+from .store import CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, Swept
 
 SWEEP_MEMBERS_MAX = 100
 """Deadlines of one sweep, as on Redis: what is left is done by the next one."""
 
-REPLY_LEASE_MS = 10_000
-"""How long an outcome waits for its acknowledgement by Kafka before it is handed out again."""
-
-_KINDS = frozenset({"lease", "ready", "retry", "sleep", "wake", "start", "reply"})
+_KINDS = frozenset({"lease", "ready", "retry", "sleep", "wake", "start", "reply", "send", "cascade"})
 
 
 def sweep(slot: Slot, now_ms: int, *, hints: str, leases_until_ms: int) -> Swept:
@@ -68,19 +66,29 @@ def _fall_due(
     match kind, record.status:
         case "lease", "running":
             return _lease_ended(slot, invocation_id, record, now_ms), False
-        case ("retry", "backing-off") | ("wake", "suspended") | ("start", "scheduled"):
-            return _wake(slot, invocation_id, record, now_ms), False
+        case "start", "scheduled":
+            return _start(slot, invocation_id, record, now_ms), False
+        case ("retry", "backing-off") | ("wake", "suspended"):
+            return slot.make_ready(invocation_id, record, now_ms), False
         case "sleep", status if status != "completed":
             return _timer_fired(slot, invocation_id, record, index=int(index), now_ms=now_ms), False
         case "ready", "ready":
             assert record.redelivery_ms is not None, "whoever makes an invocation ready says when it is produced again"
             record.redelivery_ms = min(record.redelivery_ms * 2, REDELIVERY_MS_MAX)
             slot.due.put(f"ready:{invocation_id}", now_ms + record.redelivery_ms)
-            return ResumeDue(invocation_id, record.epoch, record.target["service"]), True
+            return ResumeDue(invocation_id, record.epoch, record.service), True
         case "reply", "completed":
             assert record.output is not None, "a completed invocation has its output"
             slot.due.put(f"reply:{invocation_id}", now_ms + REPLY_LEASE_MS)
-            return ReplyDue(invocation_id, list(record.reply_to), record.output.outcome), True
+            return ReplyDue(invocation_id, list(record.reply_to), record.output.outcome, record.told), True
+        case "send", _:
+            # What it sent is not acknowledged yet: told again, with what is to be sent.
+            slot.due.put(f"send:{invocation_id}:{index}", now_ms + REPLY_LEASE_MS)
+            entry = slot.journals[invocation_id][int(index) - 1].entry
+            return OutgoingDue(invocation_id, int(index), entry), True
+        case "cascade", _:
+            slot.due.put(f"cascade:{invocation_id}", now_ms + REPLY_LEASE_MS)
+            return CascadeDue(invocation_id), True
         case _ if kind not in _KINDS:
             # A newer version put it there: out of this worker's way for a while, and in reach of those that know it.
             slot.due.put(f"{kind}:{invocation_id}{index and ':'}{index}", now_ms + REPLY_LEASE_MS)
@@ -89,9 +97,12 @@ def _fall_due(
             return None, False
 
 
-def _wake(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
-    slot.make_ready(invocation_id, record, now_ms)
-    return ResumeDue(invocation_id, record.epoch, record.target["service"])
+def _start(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue | None:
+    # A delay ends before the object's queue begins.
+    if record.mode == "exclusive" and not enter(slot, record.object, invocation_id):
+        slot.move(invocation_id, record, "pending", now_ms)
+        return None
+    return slot.make_ready(invocation_id, record, now_ms)
 
 
 def _lease_ended(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
@@ -100,13 +111,13 @@ def _lease_ended(slot: Slot, invocation_id: InvocationId, record: Record, now_ms
     slot.write(invocation_id, record, AttemptFailed(now_ms, text, "", "", 0))
     record.failures = (record.failures or 0) + 1
     record.last_failure = text
-    return _wake(slot, invocation_id, record, now_ms)
+    return slot.make_ready(invocation_id, record, now_ms)
 
 
 def _timer_fired(slot: Slot, invocation_id: InvocationId, record: Record, *, index: int, now_ms: int) -> Due | None:
     slot.write(invocation_id, record, Completion(index, now_ms, Success(b"null")))
     if record.status == "suspended":
-        return _wake(slot, invocation_id, record, now_ms)
+        return slot.make_ready(invocation_id, record, now_ms)
     if record.status == "running":
         return HintDue(record.worker or "", invocation_id)
     return None

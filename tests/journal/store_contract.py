@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 import redis.asyncio
 
 from perdure.journal.keys import Keys
-from perdure.journal.memory_slot import KEPT_WITHOUT_END_MS
+from perdure.journal.memory_slot import KEPT_WITHOUT_END_MS, Promises
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
+from perdure.journal.replies import body_of_outcome, payload_kept
 from perdure.journal.store import Admission, Claim, Claimed, Due, Lease, Store
 from perdure.journal.wire import Endpoint, Wire
 from perdure.schemas.codec import encode
@@ -109,7 +110,7 @@ class MemoryBench:
         for number, slot in enumerate(self._memory._slots):
             slot.forget(self._clock.at_ms)
             for key, record in slot.records.items():
-                dump[f"{{{number}}}:invocation:{key}"] = record.fields()
+                dump[f"{{{number}}}:invocation:{key}"] = record.hash()
             for key, entries in slot.journals.items():
                 rows = [(position, epoch, *encode(entry)) for position, epoch, entry in entries]
                 dump[f"{{{number}}}:journal:{key}"] = rows
@@ -118,8 +119,16 @@ class MemoryBench:
             for status, scores in slot.index.items():
                 if scores:
                     dump[f"{{{number}}}:status:{status}"] = dict(scores)
-            kept |= {f"{{{number}}}:invocation:{key}" for key in slot._records_until.scores}
-            kept |= {f"{{{number}}}:journal:{key}" for key in slot._journals_until.scores}
+            for target, holder in slot.holders.items():
+                dump[f"{{{number}}}:object:{target}"] = {"holder": holder}
+            for target, queue in slot.queues.items():
+                dump[f"{{{number}}}:queue:{target}"] = list(queue)
+            for target, state in slot.states.items():
+                kept_values = {name: payload_kept(value).decode() for name, value in state.items()}
+                dump[f"{{{number}}}:state:{target}"] = kept_values
+            for target, promises in slot.promises.items():
+                dump[f"{{{number}}}:promises:{target}"] = _promises_kept(promises)
+            kept |= {f"{{{number}}}:{key}" for key in slot.until.scores}
         dump["kept"] = kept
         return dump
 
@@ -129,6 +138,12 @@ class MemoryBench:
 
     async def forget_scripts(self) -> None:
         """See `Bench`."""
+
+
+def _promises_kept(promises: Promises) -> dict[str, str]:
+    kept = {f"={name}": f"{by}\n{body_of_outcome(it).decode()}" for name, (it, by) in promises.kept.items()}
+    waits = {f"?{name}": " ".join(f"{who}:{index}" for who, index in waits) for name, waits in promises.waits.items()}
+    return kept | waits
 
 
 # Moves every deadline and every expiry of the namespace ARGV[1] towards now by ARGV[2] ms, save what has no end.
@@ -146,7 +161,8 @@ end
 """
 
 _DUMP = """
-local reads = {hash = {'HGETALL'}, stream = {'XRANGE', '-', '+'}, zset = {'ZRANGE', 0, -1, 'WITHSCORES'}}
+local reads = {hash = {'HGETALL'}, stream = {'XRANGE', '-', '+'}, zset = {'ZRANGE', 0, -1, 'WITHSCORES'},
+  list = {'LRANGE', 0, -1}}
 local all = {}
 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   local kind = redis.call('TYPE', key).ok
@@ -216,6 +232,8 @@ class RedisBench:
             name = key.decode()[len(self.keys.namespace) + 1 :]
             if kind == b"stream":
                 dump[name] = [(*_place(where), what, body) for where, (what, body) in held]
+            elif kind == b"list":
+                dump[name] = [member.decode() for member in held]
             else:
                 pairs = zip(held[::2], held[1::2], strict=True)
                 dump[name] = {

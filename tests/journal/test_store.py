@@ -6,8 +6,16 @@ import asyncio
 
 import pytest
 
-from perdure.journal import memory_store, memory_sweep, redis_scripts
-from perdure.journal.store import Appended, Claimed, Duplicate, Lease, Scheduled, Status
+from perdure.journal import (
+    memory_delivery,
+    memory_promises,
+    memory_reads,
+    memory_slot,
+    memory_sweep,
+    redis_outside,
+    redis_scripts,
+)
+from perdure.journal.store import Appended, Claimed, Concluded, Duplicate, Lease, ReplyDue, Scheduled, Status
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Completion, Failure, Output, Positioned, Success
 from perdure.schemas.errors import FencedError, GapError
@@ -35,7 +43,7 @@ async def test_an_admitted_invocation_is_running_under_its_first_lease(bench: Be
     """Admission writes the input at position 1 and answers with the lease of epoch 1."""
     asked = admission(key="k", idempotency_key="i", source="t/0/7")
     answer = await bench.store.admit(asked, lease_ms=LEASE_MS)
-    assert answer == Claimed(Lease(asked.invocation_id, 1, "t1", "w1"))
+    assert answer == Claimed(Lease(asked.invocation_id, 1, "t1", "w1", "Greeter/k"), {})
     fields = await fields_of(bench, asked.invocation_id)
     assert abs(int(fields.pop("admitted_at")) - await bench.now_ms()) < MINUTE_MS
     assert fields == {
@@ -95,10 +103,10 @@ async def test_a_duplicate_that_wants_the_outcome_is_remembered(bench: Bench) ->
     for _ in range(2):
         again = admission(lease.invocation_id, token="t9", waiter=channel, reply_to="more")
         assert await bench.store.admit(again, lease_ms=LEASE_MS) == Duplicate("running", None)
-    topics = await bench.store.complete(
+    concluded = await bench.store.complete(
         lease, [output()], after=1, seq=1, retention_ms=RETENTION_MS, journal_retention_ms=RETENTION_MS
     )
-    assert topics == ["replies", "more"]
+    assert concluded == Concluded(["replies", "more"], [], None)
     told = b'{"id":"%b","output":%b}' % (lease.invocation_id.encode(), encode(output())[1])
     assert await bench.messages() == [(channel, told)]
 
@@ -229,10 +237,10 @@ async def test_the_outcome_ends_the_lease_and_is_what_everybody_is_told(bench: B
     other = bench.keys.outcomes("c2")
     assert await bench.store.attach(lease.invocation_id, other) == Status("running", None)
     failed = Output(9, Failure(409, 'no "more"', {"why": "sold out"}))
-    topics = await bench.store.complete(
+    concluded = await bench.store.complete(
         lease, [run(0), failed], after=1, seq=1, retention_ms=RETENTION_MS, journal_retention_ms=RETENTION_MS
     )
-    assert list(topics) == []
+    assert concluded == Concluded([], [], None)
     told = b'{"id":"%b","output":%b}' % (lease.invocation_id.encode(), encode(failed)[1])
     assert await bench.messages() == [(bench.keys.outcomes("c1"), told), (other, told)]
     assert await bench.store.attach(lease.invocation_id, other) == Status("completed", failed.outcome)
@@ -300,7 +308,7 @@ async def test_a_reply_is_handed_out_until_it_is_acknowledged(bench: Bench) -> N
     assert await sweep_all(bench) == []
     for _ in range(3):
         await bench.pass_ms(5 * MINUTE_MS)
-        assert await sweep_all(bench) == [(lease.invocation_id, ["replies"], Success(b'"done"'))]
+        assert await sweep_all(bench) == [ReplyDue(lease.invocation_id, ["replies"], Success(b'"done"'), [])]
         assert await sweep_all(bench) == []
     await bench.store.acknowledge(lease.invocation_id, reply=True)
     assert len((await bench.dump())["kept"]) == 2  # type: ignore[arg-type]  # a set
@@ -348,6 +356,8 @@ async def test_workers_live_by_their_heartbeats(bench: Bench) -> None:
 
 def test_both_stores_have_the_same_measures() -> None:
     """The simulation on the store in memory keeps the deadlines of the real one."""
-    assert memory_sweep.REPLY_LEASE_MS == redis_scripts.REPLY_LEASE_MS
+    assert memory_slot.REPLY_LEASE_MS == redis_scripts.REPLY_LEASE_MS
     assert memory_sweep.SWEEP_MEMBERS_MAX == redis_scripts.SWEEP_MEMBERS_MAX
-    assert memory_store.WORKER_LIFE_MS == redis_scripts.WORKER_LIFE_MS
+    assert memory_reads.WORKER_LIFE_MS == redis_scripts.WORKER_LIFE_MS
+    assert memory_delivery.RETENTION_MS == redis_outside.RETENTION_MS
+    assert memory_promises.PROMISE_RETENTION_MS == redis_outside.PROMISE_RETENTION_MS

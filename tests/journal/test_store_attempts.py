@@ -36,7 +36,7 @@ async def test_a_claim_brings_all_that_an_attempt_starts_from(bench: Bench) -> N
     lease = await released(bench, key="k", idempotency_key="i")
     claim = await bench.store.claim(lease.invocation_id, 1, token="t2", worker="w2", lease_ms=LEASE_MS, at_ms=77)
     assert claim is not None
-    assert claim.lease == (lease.invocation_id, 2, "t2", "w2")
+    assert claim.lease == Lease(lease.invocation_id, 2, "t2", "w2", "Greeter/k")
     assert (claim.service, claim.handler, claim.key, claim.idempotency_key) == ("Greeter", "greet", "k", "i")
     assert abs(claim.admitted_at_ms - await bench.now_ms()) < MINUTE_MS
     assert list(claim.entries)[1:] == [Positioned(2, 1, run(0)), Positioned(3, 2, AttemptStarted(77, "w2"))]

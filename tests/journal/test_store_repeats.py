@@ -87,7 +87,7 @@ async def test_a_repeated_append_tells_what_stands_past_the_known(bench: Bench) 
     assert list(again.tail or ())[:2] == tail
 
 
-@pytest.mark.parametrize("name", ["append", "append nothing", "complete", "suspend", "back off", "pause", "release"])
+@pytest.mark.parametrize("name", ["append", "append nothing", "complete", "suspend", "back off", "give_up", "release"])
 async def test_an_old_write_that_arrives_late_is_a_repeat(bench: Bench, name: str) -> None:
     """One that stayed on a connection which was given up comes after newer ones and changes nothing."""
     lease = await admitted(bench)

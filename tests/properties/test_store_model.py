@@ -198,7 +198,7 @@ class SideBySide(RuleBasedStateMachine):
             self.attempts.remove(attempt)
 
     @precondition(lambda self: self.attempts)
-    @rule(data=st.data(), way=st.sampled_from(["suspend", "back off", "pause", "release", "complete"]))
+    @rule(data=st.data(), way=st.sampled_from(["suspend", "back off", "give_up", "release", "complete"]))
     def leave(self, data: st.DataObject, way: str) -> None:
         """An attempt ends itself, with an outcome or without."""
         attempt = self.attempt(data)

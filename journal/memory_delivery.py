@@ -1,0 +1,176 @@
+"""What comes from outside an attempt, in the in-memory store: `scripts/deliver.lua`, `control.lua`, `attach.lua`.
+
+Nothing here is fenced; each function looks at everything before it changes anything. Time is handed in.
+"""
+
+from __future__ import annotations
+
+from perdure.schemas.entries import (
+    Cancelled,
+    Completion,
+    Failure,
+    Output,
+    PauseAsked,
+    Paused,
+    Resumed,
+    Signalled,
+)
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import WAITERS_MAX
+
+from .memory_ending import finish, purge
+from .memory_slot import Record, Slot
+from .store import Concluded, Delivery, Due, HintDue, ReplyDue, Status
+
+RETENTION_MS = 3_600_000
+"""How long what ended from outside is kept: a handler's own options are not known there."""
+
+
+def join(names: list[str], name: str) -> bool:
+    """Add a name; whether it is there now: there may be too many already."""
+    if name and name not in names:
+        if len(names) >= WAITERS_MAX:
+            return False
+        names.append(name)
+    return True
+
+
+def attach(slot: Slot, invocation_id: InvocationId, channel: str, caller: str) -> Status | None:
+    """See `Store.attach`."""
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return None
+    if record.status == "completed":
+        return Status(record.status, record.outcome)
+    told = join(record.waiters, channel)
+    return Status(record.status, None, join(record.callers, caller) and told)
+
+
+def deliver(
+    slot: Slot,
+    invocation_id: InvocationId,
+    entry: Completion | Signalled | Cancelled,
+    *,
+    once: str,
+    position: int,
+    now_ms: int,
+    hints: str,
+) -> Delivery:
+    """See `Store.deliver`."""
+    assert ":" in once, "such names stand beside the fields of an invocation"
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return Delivery("unknown")
+    if record.status == "completed":
+        return Delivery("completed")
+    if position > record.length:
+        return Delivery("gap")
+    if once in record.once:
+        return Delivery("known")
+    record.once.add(once)
+    slot.write(invocation_id, record, entry)
+    if isinstance(entry, Cancelled):
+        if record.status in ("scheduled", "pending"):
+            output = Output(now_ms, Failure(409, "cancelled", {}))
+            return _ended(invocation_id, output, end(slot, invocation_id, record, output, now_ms))
+        record.cancelled = record.length
+    return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=isinstance(entry, Cancelled))
+
+
+def wake(
+    slot: Slot, invocation_id: InvocationId, record: Record, *, now_ms: int, hints: str, also_stopped: bool = False
+) -> Delivery:
+    """Have an invocation see what was appended: `also_stopped` wakes one that backs off or is paused, too."""
+    match record.status:
+        case "suspended":
+            return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])
+        case "backing-off" | "paused" if also_stopped:
+            return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])
+        case "running":
+            slot.publish(hints + (record.worker or ""), invocation_id.encode())
+            return Delivery("delivered", [HintDue(record.worker or "", invocation_id)])
+        case _:
+            return Delivery("delivered")
+
+
+def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output, now_ms: int) -> Concluded:
+    """Write an outcome that no handler returned."""
+    slot.write(invocation_id, record, output)
+    record.seq = record.seq or 0
+    return finish(
+        slot,
+        invocation_id,
+        record,
+        output,
+        now_ms=now_ms,
+        retention_ms=RETENTION_MS,
+        journal_retention_ms=RETENTION_MS,
+    )
+
+
+def _ended(invocation_id: InvocationId, output: Output, concluded: Concluded) -> Delivery:
+    topics, callers, following = concluded
+    due: list[Due] = [ReplyDue(invocation_id, topics, output.outcome, callers)]
+    return Delivery("delivered", due if following is None else [*due, following])
+
+
+def kill(slot: Slot, invocation_id: InvocationId, output: Output, *, now_ms: int, hints: str) -> Delivery:
+    """See `Store.kill`."""
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return Delivery("unknown")
+    if record.status == "completed":
+        return Delivery("unchanged", status=record.status)
+    worker = record.worker if record.status == "running" else ""
+    # A new token keeps out an attempt that still runs.
+    record.token = record.worker = ""
+    # Its callees are killed by who sweeps this, and until then it is kept.
+    record.outgoing = (record.outgoing or 0) + 1
+    slot.due.put(f"cascade:{invocation_id}", 0)
+    concluded = end(slot, invocation_id, record, output, now_ms)
+    if worker:
+        slot.publish(hints + worker, invocation_id.encode())
+    return _ended(invocation_id, output, concluded)
+
+
+def pause(
+    slot: Slot, invocation_id: InvocationId, asked: PauseAsked, paused: Paused, *, now_ms: int, hints: str
+) -> Delivery:
+    """See `Store.pause`."""
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return Delivery("unknown")
+    match record.status:
+        case "completed" | "paused" | "pending" | "scheduled":
+            return Delivery("unchanged", status=record.status)
+        case "running":
+            if f"p:{record.epoch}" not in record.once:
+                record.once.add(f"p:{record.epoch}")
+                slot.write(invocation_id, record, asked)
+            return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints)
+        case _:
+            slot.write(invocation_id, record, paused)
+            slot.due.drop(*(f"{kind}:{invocation_id}" for kind in ("ready", "retry", "wake")))
+            slot.move(invocation_id, record, "paused", now_ms)
+            return Delivery("delivered")
+
+
+def resume(slot: Slot, invocation_id: InvocationId, resumed: Resumed, *, now_ms: int) -> Delivery:
+    """See `Store.resume`."""
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return Delivery("unknown")
+    if record.status != "paused":
+        return Delivery("unchanged", status=record.status)
+    slot.write(invocation_id, record, resumed)
+    record.failures = 0
+    return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])
+
+
+def forget(slot: Slot, invocation_id: InvocationId) -> Delivery:
+    """See `Store.purge`."""
+    record = slot.records.get(invocation_id)
+    if record is None:
+        return Delivery("unknown")
+    status = record.status
+    return Delivery("delivered") if purge(slot, invocation_id, record) else Delivery("unchanged", status=status)

@@ -1,0 +1,60 @@
+"""The store in memory: reading invocations and journals, and who works."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from perdure.schemas.entries import Positioned
+from perdure.schemas.ids import InvocationId
+
+from .memory_namespace import MemoryNamespace, settled
+from .store import Summary
+
+WORKER_LIFE_MS = 6_000
+"""A worker without a heartbeat for this long is not counted as alive."""
+
+
+class MemoryReads(MemoryNamespace):
+    """The reads of `Store`, and the register of workers."""
+
+    def read_journal(
+        self, invocation_id: InvocationId, *, after: int = 0, entries_max: int | None = None
+    ) -> asyncio.Future[list[Positioned]]:
+        """See `Store.read_journal`."""
+        slot, _ = self._at(invocation_id)
+        return settled(lambda: slot.tail(invocation_id, after)[:entries_max])
+
+    def read_invocation(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
+        """See `Store.read_invocation`."""
+        record = self._record(invocation_id)
+        return settled(lambda: None if record is None else Summary(invocation_id, record.fields()))
+
+    def list_invocations(self, status: str, *, invocations_max: int) -> asyncio.Future[list[Summary]]:
+        """See `Store.list_invocations`."""
+        scored = [(score, key) for slot in self._slots for key, score in slot.index[status].items()]
+        newest = [InvocationId(key) for _, key in sorted(scored, reverse=True)[:invocations_max]]
+        known = [(key, record) for key in newest if (record := self._record(key)) is not None]
+        return settled(lambda: [Summary(key, record.fields()) for key, record in known])
+
+    def heartbeat(self, worker: str, facts: dict[str, str]) -> asyncio.Future[Sequence[str]]:
+        """See `Store.heartbeat`."""
+        now_ms = self._clock.now_ms()
+        self._workers[worker] = now_ms
+        return settled(lambda: sorted(name for name, at in self._workers.items() if at >= now_ms - WORKER_LIFE_MS))
+
+    def retire(self, worker: str) -> asyncio.Future[None]:
+        """See `Store.retire`."""
+        self._workers.pop(worker, None)
+        return settled(lambda: None)
+
+    def expire(self, worker: str) -> asyncio.Future[int]:
+        """See `Store.expire`."""
+        held = 0
+        for slot in self._slots:
+            for invocation_id in slot.index["running"]:
+                record = slot.records.get(invocation_id)
+                if record is not None and record.worker == worker:
+                    slot.due.put(f"lease:{invocation_id}", 0)
+                    held += 1
+        return settled(lambda: held)
