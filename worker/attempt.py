@@ -40,7 +40,7 @@ from .futures import DurableFuture, complete, durable_future
 from .handler import Handler
 from .journal_writer import JournalWriter
 from .options import RunOptions
-from .scope import SCOPE, StepInfo, is_blocked
+from .scope import SCOPE, is_blocked, refuse_in_step
 from .serde import JSON
 from .step_runner import StepRunner
 from .steps import StepCall, check_step
@@ -82,6 +82,7 @@ class Attempt:
         actions: Actions,
     ) -> None:
         self.claim = claim
+        self.invocation_id: InvocationId = claim.lease.invocation_id
         self.handler = handler
         self.limits = limits
         self.store = store
@@ -89,17 +90,14 @@ class Attempt:
         self.loop = asyncio.get_running_loop()
         self.departure: Departure | None = None
         self.machine = Machine()
+        self.threads = threads
+        self.wakes_ms: dict[int, float] = {}
         self.writer = JournalWriter(
-            claim, self.machine, store=store, on_news=self._progress, on_loss=lambda error: self.depart(Losing(error))
+            claim, self.machine, store=store, on_news=self._progress, on_loss=self._lost, loop=self.loop
         )
-        self.steps = StepRunner(
-            claim.lease.invocation_id,
-            self.writer,
-            clock=clock,
-            threads=threads,
-            on_failure=lambda error, name: self.depart(Failing(error, f'run "{name}"')),
-            on_pause=lambda: self._suspension.consider(),
-            payload_bytes_max=limits.payload_bytes_max,
+        self.steps = StepRunner(self, payload_bytes_max=limits.payload_bytes_max, loop=self.loop)
+        self._suspension = Suspension(
+            self, inactivity_ms=limits.inactivity_ms, always_replay=limits.always_replay, loop=self.loop
         )
         self._timers = timers
         self._actions = actions
@@ -110,27 +108,9 @@ class Attempt:
         self._concluding = False
         self._calls: dict[int, StepCall] = {}
         self._futures: dict[int, DurableFuture[Any]] = {}
-        self._wakes_ms: dict[int, float] = {}
         self._awaited: DurableFuture[Any] | None = None
         self._calm = 0
         self._settling = False
-        self._suspension = Suspension(
-            self.machine,
-            self.writer,
-            self.steps,
-            clock=clock,
-            wakes_ms=self._wakes_ms,
-            inactivity_ms=limits.inactivity_ms,
-            always_replay=limits.always_replay,
-            blocked=self._blocked,
-            certain=lambda: self._awaited is not None and not self._awaited.done() and not self._tasks,
-            depart=self.depart,
-        )
-
-    @property
-    def invocation_id(self) -> InvocationId:
-        """Of the invocation."""
-        return self.claim.lease.invocation_id
 
     @property
     def input(self) -> Input:
@@ -193,7 +173,7 @@ class Attempt:
     def waiting(self) -> bool:
         """Whether the attempt only waits: none of its steps is being executed, and all of the handler is blocked."""
         busy = self.machine.executing - self.steps.backing_off.keys()
-        return not busy and not self.writer.busy and not self.machine.deliverable and self._blocked()
+        return not busy and not self.writer.busy and not self.machine.deliverable and self.blocked
 
     async def finish_steps(self) -> None:
         """Return when every step that was asked for has its result in the journal, or the attempt departs."""
@@ -217,6 +197,11 @@ class Attempt:
                 task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        # They know this attempt: without the circles it is freed at once, and not when garbage is looked for.
+        self._futures.clear()
+        self._calls.clear()
+        self._awaited = None
+        del self.writer, self.steps, self._suspension
 
     @property
     def unfired(self) -> list[int]:
@@ -232,14 +217,17 @@ class Attempt:
         options: RunOptions[T],
     ) -> DurableFuture[T]:
         """Issue a step; its action starts at once unless the journal has its result."""
-        self.check_usable(f"ctx.run({name!r})")
+        if SCOPE.get() is not self or self._ended or self.departure is not None:
+            # Asked for here, too, because spelling the call out would be most of the asking.
+            self.check_usable(f"ctx.run({name!r})")
         check_step(name, action)
         traits = self._actions.traits(action, options)
         try:
             index = self.machine.issue_run(name)
         except JournalMismatchError as error:
             return self._diverged(error, name)
-        self._calls[index] = StepCall(name, action, args, kwargs, options, traits, copy_context())
+        call = (name, action, args, kwargs, options, traits, copy_context())
+        self._calls[index] = tuple.__new__(StepCall, call)
         return self._issued(durable_future(self, index, name, loop=self.loop))
 
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
@@ -256,7 +244,7 @@ class Attempt:
             recorded = self.machine.sleeping(index)
             # A guess of when to look, by this machine's clock: what decides is the deadline in the store.
             left_ms = recorded.at_ms + recorded.duration_ms - now_ms
-            self._wakes_ms[index] = self.clock.monotonic_ms() + left_ms
+            self.wakes_ms[index] = self.clock.monotonic_ms() + left_ms
             if left_ms <= self.limits.inactivity_ms:
                 self._timers.expect(self.invocation_id, in_ms=left_ms)
         return self._issued(durable_future(self, index, name or "sleep", loop=self.loop))
@@ -268,12 +256,7 @@ class Attempt:
             UsageError: Inside a step.
             asyncio.CancelledError: The attempt has ended.
         """
-        step = SCOPE.get()
-        if isinstance(step, StepInfo):
-            raise UsageError(
-                f"{what} was called inside the step {step.name!r} of {self.invocation_id}. A step is one opaque "
-                "action: call ctx from the handler, and pass the step what it needs."
-            )
+        refuse_in_step(what)
         if self._closed or self._ended or self.departure is not None:
             raise asyncio.CancelledError(f"the attempt of {self.invocation_id} has ended")
 
@@ -284,18 +267,20 @@ class Attempt:
 
     def _issued(self, future: DurableFuture[T]) -> DurableFuture[T]:
         self._futures[future.command_index] = future
-        if self.machine.deliverable:
+        machine = self.machine
+        if machine.deliverable:
             self._settle_soon()
         else:
             self._start_steps()
-            if self.machine.pending:
+            if machine.pending:
                 self.writer.flush_soon()
         return future
 
     def _start_steps(self) -> None:
         # What `poll(deliver=False)` answers as `Execute`, without making the answer.
-        while (index := self.machine.next_step()) is not None:
-            self.steps.start(index, self._calls[index], self.machine.failed(index))
+        machine = self.machine
+        while (index := machine.next_step()) is not None:
+            self.steps.start(index, self._calls[index], machine.failed(index))
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started a task of its own."""
@@ -305,6 +290,8 @@ class Attempt:
 
     def awaiting(self, future: DurableFuture[Any]) -> None:
         """The handler is about to wait for `future`."""
+        if self._closed:
+            return
         if self._tasks:
             self._settle_soon()
         else:
@@ -329,16 +316,16 @@ class Attempt:
 
     def _pump(self) -> None:
         # The handler is one task, and blocked on `_awaited`.
-        awaited = self._awaited
+        awaited, machine, holding = self._awaited, self.machine, self._suspension.holding
         while awaited is not None and not awaited.done():
-            match self.machine.poll(deliver=not self._suspension.holding):
+            match machine.poll(deliver=not holding):
                 case Ready() as ready:
                     self._deliver(ready)
                 case Execute(index, failed):
                     self.steps.start(index, self._calls[index], failed)
                 case Wait():
                     self._check_blocked()
-                    if self.steps.backing_off or self._suspension.holding:
+                    if self.steps.backing_off or holding:
                         self._suspension.consider()
                     return
                 case Suspend():
@@ -370,7 +357,7 @@ class Attempt:
             self._calm = 0
             self._suspension.consider()
             return
-        self._calm = self._calm + 1 if self._blocked() else 0
+        self._calm = self._calm + 1 if self.blocked else 0
         if self._calm >= CALM_TURNS:
             self._calm = 0
             ready = self.machine.poll()
@@ -378,18 +365,36 @@ class Attempt:
             self._deliver(ready)
         self._settle_soon()
 
-    def _blocked(self) -> bool:
+    @property
+    def blocked(self) -> bool:
+        """Whether all tasks of the handler are blocked."""
         return self._task is not None and is_blocked(self._task) and all(map(is_blocked, self._tasks))
 
+    @property
+    def certain(self) -> bool:
+        """Whether the handler is known to wait for nothing but a durable future."""
+        return self._awaited is not None and not self._awaited.done() and not self._tasks
+
+    def step_failed(self, error: BaseException, name: str) -> None:
+        """A step without a policy failed."""
+        self.depart(Failing(error, f'run "{name}"'))
+
+    def step_pauses(self) -> None:
+        """A step begins to wait for its next execution."""
+        self._suspension.consider()
+
+    def _lost(self, error: BaseException) -> None:
+        self.depart(Losing(error))
+
     def _deliver(self, ready: Ready) -> None:
-        index = ready.command_index
-        future, call = self._futures.pop(index), self._calls.pop(index, None)
-        self._wakes_ms.pop(index, None)
-        if index in self.steps.values:
+        index, outcome = ready
+        future, call, values = self._futures.pop(index), self._calls.pop(index, None), self.steps.values
+        self.wakes_ms.pop(index, None)
+        if index in values:
             # Read back already, when it was executed here.
-            value = self.steps.values.pop(index)
-            if isinstance(ready.outcome, Success) and not future.done():
+            value = values.pop(index)
+            if type(outcome) is Success and not future.done():
                 future.set_result(value)
                 return
         if not future.done():
-            complete(future, ready.outcome, JSON if call is None else call.traits.serde)
+            complete(future, outcome, JSON if call is None else call.traits.serde)

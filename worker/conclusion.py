@@ -70,7 +70,8 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
             outcome = await _call(attempt)
         finally:
             attempt.end_handler()
-        await attempt.finish_steps()
+        if not attempt.machine.stalled or attempt.writer.busy:
+            await attempt.finish_steps()
         if attempt.departure is None:
             attempt.machine.finish()
             return outcome

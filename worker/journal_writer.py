@@ -23,6 +23,7 @@ class JournalWriter:
         store: Where the journal is.
         on_news: Called when the machine has received something.
         on_loss: Called with the error when an append was refused; nothing is appended after it.
+        loop: The running one, where the caller has it at hand.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class JournalWriter:
         store: Store,
         on_news: Callable[[], None],
         on_loss: Callable[[BaseException], None],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.machine = machine
         self.lease = claim.lease
@@ -43,7 +45,7 @@ class JournalWriter:
         self._store = store
         self._on_news = on_news
         self._on_loss = on_loss
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._failures = claim.failures
         self._seq = 0
         self._scheduled = False
@@ -91,13 +93,15 @@ class JournalWriter:
     def close(self) -> None:
         """Append nothing more."""
         self._closed = True
-        self._wake_waiters()
+        if self._quiet:
+            self._wake_waiters()
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._closed or self._in_flight is not None or not (self.machine.pending or self._fetching):
+        machine = self.machine
+        if self._closed or self._in_flight is not None or not (machine.pending or self._fetching):
             return
-        entries = self.machine.drain()
+        entries = machine.drain()
         resets = False
         for entry in entries:
             if type(entry) is not StepFailed:
@@ -107,7 +111,7 @@ class JournalWriter:
         self._fetching = False
         self._in_flight = entries
         self._store.append(
-            self.lease, entries, after=self.machine.length, seq=self.next_seq(), progress=resets
+            self.lease, entries, after=machine.length, seq=self.next_seq(), progress=resets
         ).add_done_callback(self._appended)
 
     def _appended(self, reply: asyncio.Future[Appended]) -> None:
@@ -124,14 +128,16 @@ class JournalWriter:
             return
         if self.machine.pending or self._fetching:
             self.flush_soon()
-        self._wake_waiters()
+        if self._quiet:
+            self._wake_waiters()
         self._on_news()
 
     def _receive(self, entries: list[Entry], appended: Appended) -> BaseException | None:
         machine = self.machine
         if appended.tail is None:
             machine.receive_own(entries)
-            self.learned = self.learned or any(type(entry) is Run for entry in entries)
+            if not self.learned:
+                self.learned = any(type(entry) is Run for entry in entries)
         else:
             machine.receive(appended.tail)
             self.learned = self.learned or any(isinstance(row.entry, Run | Completion) for row in appended.tail)

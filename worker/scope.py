@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, Protocol
 
+from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId, step_key
 
 
@@ -50,6 +51,20 @@ def current_step() -> StepInfo | None:
     """The step that the calling code runs in, in a thread or on the loop; `None` outside of steps."""
     scope = SCOPE.get()
     return scope if isinstance(scope, StepInfo) else None
+
+
+def refuse_in_step(what: str) -> None:
+    """Refuse `what`, a use of `ctx`, inside a step.
+
+    Raises:
+        UsageError: The calling code runs in one.
+    """
+    step = current_step()
+    if step is not None:
+        raise UsageError(
+            f"{what} was called inside the step {step.name!r} of {step.invocation_id}. A step is one opaque action: "
+            "call ctx from the handler, and pass the step what it needs."
+        )
 
 
 def is_blocked(task: asyncio.Task[Any]) -> bool:

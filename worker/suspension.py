@@ -7,8 +7,8 @@ inactivity timeout, or at once when it waits for timers that are further away th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from contextvars import Context
+from typing import Protocol
 
 from perdure.journal.machine import Machine
 
@@ -21,47 +21,45 @@ EXPECTED_MS_MAX = 60_000
 """Only nearer deadlines are kept in this worker's mind: ten thousand sleepers must cost it no memory."""
 
 
+class Watched(Protocol):
+    """An attempt, as it is watched."""
+
+    machine: Machine
+    writer: JournalWriter
+    steps: StepRunner
+    clock: Clock
+    wakes_ms: dict[int, float]
+    """When its timers fall due, by command index, in ms of the monotonic clock; a guess."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether all tasks of the handler are blocked."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether the handler is known to wait for nothing but a durable future."""
+
+    def depart(self, departure: Departure) -> None:
+        """End the attempt."""
+
+
 class Suspension:
     """Watches one attempt.
 
     Args:
-        machine: The attempt's.
-        writer: The attempt's.
-        steps: The attempt's.
-        clock: Time.
-        wakes_ms: When its timers fall due, by command index, in ms of the monotonic clock; a guess.
+        attempt: The one.
         inactivity_ms: How long it waits in memory.
         always_replay: Leave at every wait and after every result.
-        blocked: Whether all tasks of the handler are blocked.
-        certain: Whether the handler is known to wait for nothing but a durable future.
-        depart: Ends the attempt.
+        loop: The attempt's.
     """
 
     def __init__(
-        self,
-        machine: Machine,
-        writer: JournalWriter,
-        steps: StepRunner,
-        *,
-        clock: Clock,
-        wakes_ms: Mapping[int, float],
-        inactivity_ms: int,
-        always_replay: bool,
-        blocked: Callable[[], bool],
-        certain: Callable[[], bool],
-        depart: Callable[[Departure], None],
+        self, attempt: Watched, *, inactivity_ms: int, always_replay: bool, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._machine = machine
-        self._writer = writer
-        self._steps = steps
-        self._clock = clock
-        self._wakes_ms = wakes_ms
+        self._attempt = attempt
         self._inactivity_ms = inactivity_ms
         self._always_replay = always_replay
-        self._blocked = blocked
-        self._certain = certain
-        self._depart = depart
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._closed = False
@@ -69,7 +67,7 @@ class Suspension:
     @property
     def holding(self) -> bool:
         """Whether results are held back, because they are to be seen by a replay."""
-        return self._always_replay and self._writer.learned
+        return self._always_replay and self._attempt.writer.learned
 
     def consider(self) -> None:
         """Nothing can be handed out now: see to it that the attempt leaves if that lasts."""
@@ -96,30 +94,32 @@ class Suspension:
 
     def _waits(self) -> bool:
         """Whether nothing here makes progress by itself: no action runs, nothing is on its way to the store."""
-        if self._writer.busy or self._machine.executing - self._steps.backing_off.keys():
+        machine, backing_off = self._attempt.machine, self._attempt.steps.backing_off
+        if self._attempt.writer.busy or machine.executing - backing_off.keys():
             return False
-        if self.holding or self._steps.backing_off:
+        if self.holding or backing_off:
             return True
-        return self._machine.stalled and bool(self._machine.awaiting)
+        return machine.stalled and bool(machine.awaiting)
 
     def _patience_ms(self) -> float:
         if self._always_replay:
             return 0
-        if self._certain():
-            now_ms = self._clock.monotonic_ms()
-            awaited = (self._wakes_ms.get(index, 0.0) for index in self._machine.awaiting)
-            if min((*awaited, *self._steps.backing_off.values())) - now_ms > self._inactivity_ms:
+        attempt = self._attempt
+        if attempt.certain:
+            now_ms = attempt.clock.monotonic_ms()
+            awaited = (attempt.wakes_ms.get(index, 0.0) for index in attempt.machine.awaiting)
+            if min((*awaited, *attempt.steps.backing_off.values())) - now_ms > self._inactivity_ms:
                 return 0
         return self._inactivity_ms
 
     def _expired(self) -> None:
         self._timer = None
-        if self._closed or not self._waits() or (self._machine.deliverable and not self.holding):
+        if self._closed or not self._waits() or (self._attempt.machine.deliverable and not self.holding):
             return
-        if not self._blocked():
+        if not self._attempt.blocked:
             self.consider()
         elif self.holding:
-            self._depart(Releasing())
+            self._attempt.depart(Releasing())
         else:
             # In a context of its own: in the handler's it would be taken for one of the handler's tasks.
             self._leaving = self._loop.create_task(self._leave(), context=Context())
@@ -132,14 +132,15 @@ class Suspension:
             self.consider()
 
     async def _suspended(self) -> bool:
-        if not self._waits() or not self._blocked():
+        if not self._waits() or not self._attempt.blocked:
             # Something began between the decision and this turn of the loop.
             return False
-        now_ms = self._clock.monotonic_ms()
-        retries = [max(0, int(until_ms - now_ms)) for until_ms in self._steps.backing_off.values()]
-        timers = [self._wakes_ms[index] - now_ms for index in self._machine.awaiting if index in self._wakes_ms]
-        if await self._writer.suspend(wake_in_ms=min(retries) if retries else None):
+        attempt = self._attempt
+        now_ms, wakes_ms = attempt.clock.monotonic_ms(), attempt.wakes_ms
+        retries = [max(0, int(until_ms - now_ms)) for until_ms in attempt.steps.backing_off.values()]
+        timers = [wakes_ms[index] - now_ms for index in attempt.machine.awaiting if index in wakes_ms]
+        if await attempt.writer.suspend(wake_in_ms=min(retries) if retries else None):
             due_in_ms = min((*retries, *timers), default=None)
-            self._depart(Suspending(None if due_in_ms is None or due_in_ms > EXPECTED_MS_MAX else due_in_ms))
+            attempt.depart(Suspending(None if due_in_ms is None or due_in_ms > EXPECTED_MS_MAX else due_in_ms))
             return True
         return False

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+from perdure.journal.store import Claim
 from perdure.schemas.entries import Run, Sleep
 from perdure.schemas.errors import TerminalError
+from perdure.worker.attempt import Attempt
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Left
 from perdure.worker.futures import DurableFuture
 from perdure.worker.options import RunOptions
+from perdure.worker.service import Handler
+from tests.waiting import wait_until
 from tests.worker.attempt_stage import Stage, handler_from, paused_reason
 
 SHORT = timedelta(milliseconds=15)
@@ -344,3 +350,30 @@ async def test_long_waits_hold_no_memory(plain_stage: Stage) -> None:
     assert story.result == "awake"
     assert story.ends[0] == Left("suspended")
     assert [type(entry) for entry in story.entries].count(Run) == 1
+
+
+async def test_what_has_ended_is_freed_at_once(stage: Stage) -> None:
+    """No circle of references outlives an attempt: memory does not wait for the collector, which costs CPU time."""
+
+    async def play(ctx: Context) -> None:
+        async def step() -> None:
+            await asyncio.sleep(0)
+
+        await asyncio.gather(ctx.run("async", step), ctx.run("sync", lambda: None))
+        await ctx.sleep(SHORT)
+
+    ended: list[weakref.ref[Attempt]] = []
+    new_attempt = stage.new_attempt
+
+    def noted(handler: Handler, claim: Claim) -> Attempt:
+        attempt = new_attempt(handler, claim)
+        ended.append(weakref.ref(attempt))
+        return attempt
+
+    stage.new_attempt = noted  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        assert (await stage.play(play)).status == "completed"
+        await wait_until(lambda: not any(ref() for ref in ended), description="attempts are freed")
+    finally:
+        gc.enable()
