@@ -128,10 +128,13 @@ class Machine(Program):
     def receive_next(self, entry: Entry) -> None:
         """Take the journal's next entry."""
         self.length += 1
+        if type(entry) is Run:
+            # The entry of every step, as the tuple that it is: a pattern asks for each field by its name.
+            index, name, _, _, outcome = entry
+            self._record(index, self._run_identity(name))
+            self._complete(index, outcome)
+            return
         match entry:
-            case Run(index, name, _, _, outcome):
-                self._record(index, self._run_identity(name))
-                self._complete(index, outcome)
             case Completion(index, _, outcome):
                 self._complete(index, outcome)
             case Sleep(index):
@@ -315,7 +318,7 @@ class Machine(Program):
 
         With `deliver=False` never `Ready` or `Interrupt`: to start steps while the handler may still be running.
         """
-        if deliver and (handed := self.take()) is not None:
+        if deliver and self._ready and (handed := self.take()) is not None:
             return handed
         index = self.next_step()
         if index is not None:

@@ -31,7 +31,8 @@ class Program:
 
     def _record(self, index: int, identity: Identity) -> None:
         self._recorded.setdefault(index, identity)
-        self._last_recorded = max(self._last_recorded, index)
+        if index > self._last_recorded:
+            self._last_recorded = index
 
     def _next(self, identity: Identity) -> int:
         index = self._issued

@@ -49,13 +49,13 @@ def encode(entry: Entry) -> tuple[bytes, bytes]:
     match entry:
         case Run():
             return encode_run(entry)
-        case AttemptStarted() | AttemptFailed() | StepFailed() | Paused() | CancelChild() | PauseAsked() | Resumed():
-            return _encode_event(entry)
         case Input(at_ms, worker, headers, value):
             head: Fields = {"at": at_ms, "worker": worker, "headers": encode_headers(headers)}
             return b"input", with_payload(head, value)
         case Output(at_ms, outcome):
             return b"output", with_outcome({"at": at_ms}, outcome)
+        case AttemptStarted() | AttemptFailed() | StepFailed() | Paused() | CancelChild() | PauseAsked() | Resumed():
+            return _encode_event(entry)
         case Sleep(index, name, at_ms, duration_ms):
             return b"sleep", orjson.dumps({"index": index, "name": name, "at": at_ms, "ms": duration_ms})
         case Completion(index, at_ms, outcome):

@@ -45,12 +45,10 @@ def with_payload(head: dict[str, Any], payload: bytes) -> bytes:
 
 def with_outcome(head: dict[str, Any], outcome: Outcome) -> bytes:
     """An object of these members, and the outcome last. Adds to `head`."""
-    match outcome:
-        case Success(value):
-            return with_payload(head, value)
-        case Failure(code, message, metadata):
-            head["failure"] = {"code": code, "message": message, "metadata": dict(metadata)}
-            return orjson.dumps(head)
+    if isinstance(outcome, Success):
+        return with_payload(head, outcome.value)
+    head["failure"] = {"code": outcome.code, "message": outcome.message, "metadata": dict(outcome.metadata)}
+    return orjson.dumps(head)
 
 
 def cut(body: bytes) -> tuple[dict[str, Any], bytes | None]:
