@@ -33,6 +33,7 @@ PURE = frozenset(
         "worker/lossless_json.py",
         "worker/offsets.py",
         "worker/options.py",
+        "worker/payload_codec.py",
         "worker/serde.py",
         "worker/service.py",
         "worker/signature.py",

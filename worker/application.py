@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 
 from perdure.schemas.errors import DefinitionError, SettingsError
 
+from .context_managers import check_factory
 from .definitions import Definition
 from .handler import Handler
 from .options import HandlerOptions, InvocationRetryPolicy
+from .payload_codec import PayloadCodec, checked_codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,14 @@ class Application:
     Attributes:
         services: The services by name, in the order given.
         handlers: Every handler by (service name, handler name), its options resolved against the application's.
+        lifespan: Entered around a worker's life.
+        payload_codec: What values go through on their way to Redis and Kafka, and back.
     """
 
     services: Mapping[str, Definition]
     handlers: Mapping[tuple[str, str], Handler]
+    lifespan: Lifespan | None = None
+    payload_codec: PayloadCodec | None = None
 
     def __iter__(self) -> Iterator[Handler]:
         """All handlers, service by service."""
@@ -40,6 +47,10 @@ class Application:
         return self.handlers.get((service, name))
 
 
+Lifespan = Callable[[Application], AbstractAsyncContextManager[None]]
+"""Called with the application when a worker starts: what it returns is entered around the worker's life."""
+
+
 def app(
     services: Iterable[Definition],
     *,
@@ -47,6 +58,8 @@ def app(
     journal_retention: timedelta | None = None,
     idempotency_retention: timedelta | None = None,
     invocation_retry_policy: InvocationRetryPolicy | None = None,
+    lifespan: Lifespan | None = None,
+    payload_codec: PayloadCodec | None = None,
 ) -> Application:
     """Make an application of services. They take no more handlers from here on.
 
@@ -56,10 +69,15 @@ def app(
         journal_retention: How long journals are kept after completion.
         idempotency_retention: How long results are kept after completion.
         invocation_retry_policy: How failed attempts are retried.
+        lifespan: Called with the application in each worker process, for an async context manager that is entered
+            before the worker takes records and left after it has stopped; a failure to enter it ends the worker. What
+            takes longer to leave than a worker may take to stop is cut off.
+        payload_codec: Encodes what values become on their way to Redis and Kafka, to compress or encrypt them. Workers
+            and clients of a namespace need the same one.
 
     Raises:
         DefinitionError: There is none, one has no handlers or is not a service, two have names that Kafka takes for the
-            same, or an option is out of its bounds.
+            same, or an option is out of its bounds or of another type.
     """
     defaults = HandlerOptions(
         inactivity_timeout=inactivity_timeout,
@@ -68,6 +86,9 @@ def app(
         invocation_retry_policy=invocation_retry_policy,
     )
     by_name = _checked_services(services)
+    codec = checked_codec(payload_codec)
+    if lifespan is not None:
+        check_factory("lifespan", lifespan)
     handlers = {
         (service.name, handler.name): replace(handler, options=_over(handler, defaults))
         for service in by_name.values()
@@ -75,7 +96,7 @@ def app(
     }
     for service in by_name.values():
         service.seal()
-    return Application(MappingProxyType(by_name), MappingProxyType(handlers))
+    return Application(MappingProxyType(by_name), MappingProxyType(handlers), lifespan, codec)
 
 
 def load_application(target: str) -> Application:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from perdure.schemas.errors import DefinitionError, SettingsError
 from perdure.worker.application import Application, app, load_application
 from perdure.worker.handler import handler_of
 from perdure.worker.options import InvocationRetryPolicy
+from perdure.worker.payload_codec import PayloadCodec
 from perdure.worker.service import Service
+from perdure.worker.virtual_object import VirtualObject
+from perdure.worker.workflow import Workflow
 
 PROGRAM = """
 from perdure.worker.application import app
@@ -56,6 +60,67 @@ def test_an_application_knows_its_services_and_handlers() -> None:
     assert application.handler("Bank", "run") == bank.handlers["run"]
     assert application.handler("Bank", "walk") is None
     assert application.handler("Club", "run") is None
+
+
+@asynccontextmanager
+async def connected(application: Application) -> AsyncIterator[None]:
+    """A lifespan."""
+    yield
+
+
+class Reversed(PayloadCodec):
+    """A codec."""
+
+    def encode(self, data: bytes, /) -> bytes:
+        """Turn it around."""
+        return data[::-1]
+
+    def decode(self, data: bytes, /) -> bytes:
+        """Turn it back."""
+        return data[::-1]
+
+
+def test_objects_and_workflows_are_run_beside_services() -> None:
+    """One application may have all of them."""
+    counter, signup = VirtualObject("Counter"), Workflow("Signup")
+
+    @counter.handler()
+    async def add(ctx: object) -> None: ...
+
+    @signup.main()
+    async def run(ctx: object) -> None: ...
+
+    application = app([service_of("Shop"), counter, signup])
+    assert [handler.kind for handler in application] == ["service", "object", "workflow"]
+    assert application.handler("Signup", "run") == handler_of(run)
+
+
+def test_an_application_has_a_lifespan_and_a_payload_codec() -> None:
+    """What was given, and none unless it was."""
+    codec = Reversed()
+    application = app([service_of("Shop")], lifespan=connected, payload_codec=codec)
+    assert application.lifespan is connected
+    assert application.payload_codec is codec
+    plain = app([service_of("Bank")])
+    assert (plain.lifespan, plain.payload_codec) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"lifespan": 5}, "lifespan=...: 5 is no function"),
+        ({"lifespan": connected(app([service_of("Some")]))}, "lifespan=...: .* without calling it"),
+        ({"payload_codec": Reversed}, "payload_codec=... takes an instance"),
+    ],
+)
+def test_what_is_no_lifespan_or_codec_is_refused(options: dict[str, Any], why: str) -> None:
+    """And the services may still be mended: they are not sealed."""
+    shop = service_of("Shop")
+    with pytest.raises(DefinitionError, match=why):
+        app([shop], **options)
+
+    @shop.handler()
+    async def late(ctx: object) -> None: ...
 
 
 def test_options_of_the_application_come_last() -> None:
