@@ -6,8 +6,8 @@ Law: the engine knows topics, partitions and offsets through this Protocol only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Final, NamedTuple, Protocol
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Names and values. Bytes of a fetched name that are not UTF-8, which Kafka's protocol asks for and no broker checks,
@@ -21,6 +21,9 @@ class Partition(NamedTuple):
 
     topic: str
     number: int
+
+
+NONE_HELD: Final[Set[Partition]] = frozenset()
 
 
 class Record(NamedTuple):
@@ -66,15 +69,24 @@ class AssignmentListener(Protocol):
 class Broker(Protocol):
     """Kafka as the engine sees it. One consumer and one producer per worker process."""
 
-    async def poll(self, *, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+    async def poll(
+        self, *, first: Callable[[str], bool], records_max: int, wait_ms: int, held: Set[Partition] = NONE_HELD
+    ) -> list[Record]:
         """Return at most `records_max` fetched records, in offset order per partition.
 
         Records of topics for which `first(topic)` holds come before all others: others are looked at
         only when those have nothing buffered. Waits at most about `wait_ms` for the first record and
-        returns `[]` then. An outage makes it return `[]`; it heals by itself.
+        returns `[]` then. An outage makes it return `[]`; it heals by itself. Records of partitions that are `held`
+        stay where they are, in order, and hold up no others.
 
         Cancelling it loses nothing. Await it from one task and account for the records before the next await:
         partitions may be revoked and assigned anew at any await, and then they start at their commits again.
+        """
+
+    async def wait(self, *, wait_ms: int, held: Set[Partition] = NONE_HELD) -> None:
+        """Return when there may be something to poll, and after about `wait_ms` at the latest. Hands out nothing.
+
+        Await it from the task that polls.
         """
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:

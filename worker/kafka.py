@@ -41,6 +41,7 @@ from .kafka_closing import (
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
 from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
+from .kafka_offsets import OffsetQuestion
 from .topics import TopicPlan
 
 _UNPACKING = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
@@ -57,8 +58,6 @@ class Consumer:
     def __init__(self, config: KafkaConfig, *, revoked: OnPartitions, assigned: OnPartitions) -> None:
         self._config = config
         self._listener = _Listener(revoked, assigned)
-        self._by_topic: dict[str, list[aiokafka.TopicPartition]] = {}
-        self._known: frozenset[aiokafka.TopicPartition] = frozenset()
         self._client = aiokafka.AIOKafkaConsumer(
             group_id=config.group_id,
             # One, because aiokafka sends a JoinGroup for each.
@@ -94,13 +93,23 @@ class Consumer:
         """Take exactly `partitions`, from their committed offsets on; tells nobody."""
         self._client.assign([aiokafka.TopicPartition(*partition) for partition in partitions])
 
-    def rewind(self, partitions: Iterable[Partition]) -> None:
-        """Fetch these held partitions from offset 0 on, whatever is committed."""
-        for partition in partitions:
-            self._client.seek(aiokafka.TopicPartition(*partition), 0)
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Fetch these held partitions from these offsets on, whatever is committed."""
+        for partition, offset in offsets.items():
+            self._client.seek(aiokafka.TopicPartition(*partition), offset)
+
+    async def ask(self, question: OffsetQuestion, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Ask the brokers about offsets of any partitions, held or not (`kafka_offsets`).
+
+        Raises:
+            BrokerError: It was refused or not answered in time.
+        """
+        asked = [aiokafka.TopicPartition(*partition) for partition in partitions]
+        async with _translated("look up offsets", self._config.request_timeout_ms):
+            return {Partition(*tp): offset for tp, offset in (await question(self._client, asked)).items()}
 
     async def take(
-        self, *, records_max: int, wait_ms: int = 0, topics: Iterable[str] | None = None, only: Partition | None = None
+        self, *, records_max: int, wait_ms: int = 0, partitions: Iterable[Partition] | None = None
     ) -> list[Record]:
         """Return what was fetched, at most `records_max`; with `wait_ms` 0 without ever suspending.
 
@@ -109,15 +118,14 @@ class Consumer:
         Args:
             records_max: At least 1.
             wait_ms: How long to wait for the first record.
-            topics: Only of these; `None` means all.
-            only: Only of this partition.
+            partitions: Only of these, which must be held; `None` means all. What is there of others stays there.
 
         Raises:
             UnreadableRecordsError: Records of some partition could not be decoded.
             BrokerError: Reading is refused, or aiokafka's coordination has ended.
         """
-        chosen = [aiokafka.TopicPartition(*only)] if only else self._partitions_of(topics)
-        if topics is not None and not chosen:
+        chosen = [aiokafka.TopicPartition(*partition) for partition in partitions or ()]
+        if partitions is not None and not chosen:
             return []
         try:
             fetched = await self._client.getmany(*chosen, timeout_ms=wait_ms, max_records=records_max)
@@ -202,17 +210,6 @@ class Consumer:
             await within(self._config.stop_timeout_ms, self._client.stop())
         finally:
             await drop_consumer(self._client)
-
-    def _partitions_of(self, topics: Iterable[str] | None) -> list[aiokafka.TopicPartition]:
-        if topics is None:
-            return []
-        held = self._client.assignment()
-        if held is not self._known:
-            self._known = held
-            self._by_topic = {}
-            for tp in held:
-                self._by_topic.setdefault(tp.topic, []).append(tp)
-        return [tp for topic in topics for tp in self._by_topic.get(topic, ())]
 
 
 class Producer:

@@ -14,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import TracebackType
 from typing import Self
 
 from perdure.schemas.errors import BrokerError, PerdureError, RecordTooLargeError, SettingsError
 
-from .broker import AssignmentListener, Outgoing, Partition, Record
+from .broker import NONE_HELD, AssignmentListener, Outgoing, Partition, Record
 from .clock import Clock
 from .kafka import Admin, Producer
 from .kafka_config import MANUAL, ClusterView, KafkaConfig, KafkaHealth
+from .kafka_offsets import Begin
 from .kafka_reader import Reader
 from .kafka_tls import tls_context
 from .log_filter import without_repeats
@@ -52,15 +53,28 @@ class KafkaBroker:
         topics: What to consume. One that does not exist is consumed as soon as it does; without any, nothing is.
         plan: Topics to create when they are missing, now or after a broker lost them.
         clock: For watching over the clients.
+        begin: Where partitions begin that the group has committed nothing of; at their first record without it.
+        produces: Whether `produce` will be called.
     """
 
     def __init__(
-        self, config: KafkaConfig, *, topics: Sequence[str], plan: Sequence[TopicPlan] = (), clock: Clock
+        self,
+        config: KafkaConfig,
+        *,
+        topics: Sequence[str],
+        plan: Sequence[TopicPlan] = (),
+        clock: Clock,
+        begin: Begin | None = None,
+        produces: bool = True,
     ) -> None:
         self._config = config
         self._topics = tuple(topics)
         self._plan = tuple(plan)
         self._clock = clock
+        self._begin = begin
+        self._produces = produces
+        self._read: tuple[str, ...] = ()
+        self._missing: tuple[str, ...] = ()
         self._listener: AssignmentListener | None = None
         self._resources = contextlib.ExitStack()
         self._keeper: asyncio.Task[None] | None = None
@@ -118,18 +132,34 @@ class KafkaBroker:
                         closing.create_task(client.close())
         self._reader = self._producer = self._admin = None
 
-    async def poll(self, *, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+    async def poll(
+        self, *, first: Callable[[str], bool], records_max: int, wait_ms: int, held: Set[Partition] = NONE_HELD
+    ) -> list[Record]:
         """As `Broker.poll`."""
-        reader = self._reader
+        reader = await self._reader_within(wait_ms)
         if reader is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_ms / 1000):
-                    await self._reader_started.wait()
             return []
-        records = await reader.poll(first=first, records_max=records_max, wait_ms=wait_ms)
+        records = await reader.poll(first=first, records_max=records_max, wait_ms=wait_ms, held=held)
         if reader.condemned:
             self._kick.set()
         return records
+
+    async def wait(self, *, wait_ms: int, held: Set[Partition] = NONE_HELD) -> None:
+        """As `Broker.wait`."""
+        reader = await self._reader_within(wait_ms)
+        if reader is not None:
+            await reader.wait(wait_ms=wait_ms, held=held)
+            if reader.condemned:
+                self._kick.set()
+
+    async def _reader_within(self, wait_ms: int) -> Reader | None:
+        """The reader; where there is none, `None` as soon as there is one, or after `wait_ms`."""
+        if self._reader is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_ms / 1000):
+                    await self._reader_started.wait()
+            return None
+        return self._reader
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """As `Broker.commit`. Offsets of partitions that are not held any more are left out."""
@@ -140,6 +170,7 @@ class KafkaBroker:
 
     async def produce(self, outgoing: Sequence[Outgoing]) -> None:
         """As `Broker.produce`; `RecordTooLargeError` if one can never be produced."""
+        assert self._produces, "this broker was made for reading only"
         try:
             async with asyncio.timeout(self._config.produce_timeout_ms / 1000):
                 await self._producer_started.wait()
@@ -163,12 +194,20 @@ class KafkaBroker:
         reader = self._reader
         return KafkaHealth(
             reachable=self._admin is not None and self._down_since_ms is None,
-            assigned=len(reader.held) if reader is not None and reader.settled else None if self._topics else 0,
+            assigned=self._assigned(),
             fetch_age_ms=reader.fetch_age_ms() if reader is not None else None,
             consumer_restarts=self._consumer_restarts,
             producer_restarts=self._producer_restarts,
-            problem=self._problem or self._producing_problem or (reader.failure if reader is not None else None),
+            problem=self._problem
+            or self._producing_problem
+            or (reader.failure if reader is not None else None)
+            or (f"There is no topic {' or '.join(self._missing)}." if self._missing else None),
         )
+
+    def _assigned(self) -> int | None:
+        if self._reader is not None:
+            return len(self._reader.held) if self._reader.settled else None
+        return 0 if len(self._missing) == len(self._topics) else None
 
     def _unavailable(self, what: str) -> str:
         return f"Could not {what}: {self._problem or 'Kafka is being connected to.'} Try again."
@@ -198,7 +237,8 @@ class KafkaBroker:
     async def _look_after_all(self) -> None:
         view, created = await self._look_at_topics()
         self._up()
-        await self._look_after_producer()
+        if self._produces:
+            await self._look_after_producer()
         if created and self._reader is not None:
             self._emptied |= set(created)
             self._reader.retire(f"the topics {', '.join(created)} were created anew")
@@ -250,11 +290,13 @@ class KafkaBroker:
 
     async def _look_after_reader(self, view: ClusterView) -> None:
         reader = self._reader
+        there = self._topics_in(view)
         if reader is None:
-            if self._topics:
-                await self._start_reader(view)
+            await self._start_reader(view)
             return
         trouble = reader.trouble()
+        if not trouble and self._config.assignment != MANUAL and not set(there).issubset(self._read):
+            trouble = "there are topics that were not there before"
         if trouble:
             await self._replace_reader(reader, trouble, view)
         elif self._config.assignment == MANUAL and (wanted := self._all_partitions(view)) != list(reader.held):
@@ -278,14 +320,26 @@ class KafkaBroker:
         self._reader_started.clear()
         await self._start_reader(view)
 
+    def _topics_in(self, view: ClusterView) -> tuple[str, ...]:
+        missing = tuple(topic for topic in self._topics if topic not in view.topics)
+        if new := set(missing).difference(self._missing):
+            logger.warning("there is no topic %s; it is read as soon as there is", " or ".join(sorted(new)))
+        self._missing = missing
+        return tuple(topic for topic in self._topics if topic in view.topics)
+
     async def _start_reader(self, view: ClusterView) -> None:
+        self._read = self._topics_in(view)
+        if not self._read:
+            # Subscribing to a topic that is not there may create it.
+            return
         reader = Reader(
             self._config,
-            self._topics,
+            self._read,
             listener=self._listener,
             clock=self._clock,
             emptied=frozenset(self._emptied),
             careful=self._careful,
+            begin=self._begin,
         )
         try:
             await reader.start(self._all_partitions(view))

@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 
-from perdure.schemas.errors import BrokerError
+from perdure.schemas.errors import BrokerError, PerdureError
 
-from .broker import AssignmentListener, Partition, Record
+from .broker import NONE_HELD, AssignmentListener, Partition, Record
 from .clock import Clock
 from .kafka import Consumer
 from .kafka_config import MANUAL, KafkaConfig
 from .kafka_connection import UnreadableRecordsError
+from .kafka_offsets import Begin
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Reader:
             namesakes, so that the first assignment begins at their first record.
         careful: Begin by reading partition by partition, because a predecessor met records that cannot be decoded:
             aiokafka forgets what it drained of other partitions when one of them raises.
+        begin: Where partitions without a committed offset begin; at their first record without it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Reader:
         clock: Clock,
         emptied: frozenset[str],
         careful: bool,
+        begin: Begin | None = None,
     ) -> None:
         self.careful = careful
         self.condemned: str | None = None
@@ -72,6 +75,7 @@ class Reader:
         self._listener = listener
         self._clock = clock
         self._emptied = emptied
+        self._begin = begin
         self._unreadable_at_ms = clock.monotonic_ms()
         self._void = False
         self._consumer = Consumer(config, revoked=self._revoked, assigned=self._assigned)
@@ -117,27 +121,46 @@ class Reader:
         self._consumer.assign(taken)
         await self._assigned(taken)
 
-    async def poll(self, *, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+    async def poll(
+        self, *, first: Callable[[str], bool], records_max: int, wait_ms: int, held: Set[Partition] = NONE_HELD
+    ) -> list[Record]:
         """As `Broker.poll`. An error is noted for `trouble` and logged once, and `[]` returned."""
         if not await self._settles_within(wait_ms):
             return []
         try:
             if self.careful:
-                return await self._one_by_one(first, records_max, wait_ms)
-            records = await self._available(first, records_max)
+                return await self._one_by_one(first, records_max, wait_ms, held)
+            records = await self._available(first, records_max, held)
             if not records and wait_ms:
-                await self._wait_for_records(records_max, wait_ms)
-                records = await self._available(first, records_max) if self.settled else []
+                await self._wait_for_records(records_max, wait_ms, held)
+                records = await self._available(first, records_max, held) if self.settled else []
         except BrokerError as error:
-            if isinstance(error, UnreadableRecordsError):
-                self.careful = True
-                self._condemn(str(error))
-            self._failed("reading", error)
-            await self._clock.sleep(min(wait_ms, TROUBLE_WAIT_MS) / 1000)
+            await self._cannot_read(error, wait_ms)
             return []
         self._failing.pop("reading", None)
-        self._starved_at_ms = None if records else self._clock.monotonic_ms()
+        # Nothing is fetched of what is held: that is no sign of trouble.
+        hungry = not records and not self._all_held(held)
+        self._starved_at_ms = self._clock.monotonic_ms() if hungry else None
         return records
+
+    async def wait(self, *, wait_ms: int, held: Set[Partition] = NONE_HELD) -> None:
+        """As `Broker.wait`."""
+        if not await self._settles_within(wait_ms) or self._ready(held):
+            return
+        if self.careful:
+            await self._clock.sleep(min(wait_ms, CAREFUL_WAIT_MS) / 1000)
+            return
+        try:
+            await self._wait_for_records(1, wait_ms, held)
+        except BrokerError as error:
+            await self._cannot_read(error, wait_ms)
+
+    async def _cannot_read(self, error: BrokerError, wait_ms: int) -> None:
+        if isinstance(error, UnreadableRecordsError):
+            self.careful = True
+            self._condemn(str(error))
+        self._failed("reading", error)
+        await self._clock.sleep(min(wait_ms, TROUBLE_WAIT_MS) / 1000)
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """As `Broker.commit`."""
@@ -220,49 +243,57 @@ class Reader:
             self._closed = True
             await self._consumer.close()
 
-    async def _available(self, first: Callable[[str], bool], records_max: int) -> list[Record]:
+    async def _available(self, first: Callable[[str], bool], records_max: int, held: Set[Partition]) -> list[Record]:
         """Drain what is buffered. Nothing is in a local variable alone while something may raise."""
-        urgent_topics = [topic for topic in self._topics if first(topic)]
-        if urgent_topics:
-            self._carry.extend(await self._consumer.take(records_max=records_max, topics=urgent_topics))
-        if len(self._carry) < records_max:
-            self._carry.extend(await self._consumer.take(records_max=records_max - len(self._carry)))
-        if urgent_topics:
+        urgent = [partition for partition in self.held if first(partition.topic) and partition not in held]
+        if urgent:
+            self._carry.extend(await self._consumer.take(records_max=records_max, partitions=urgent))
+        if (ready := self._ready(held)) < records_max:
+            some = self._all_but(held)
+            self._carry.extend(await self._consumer.take(records_max=records_max - ready, partitions=some))
+        if urgent:
             # Stable: the records of one partition keep their order.
             self._carry.sort(key=lambda record: not first(record.partition.topic))
-        return self._from_carry(records_max)
+        return self._from_carry(records_max, held)
 
-    async def _wait_for_records(self, records_max: int, wait_ms: int) -> None:
+    async def _wait_for_records(self, records_max: int, wait_ms: int, held: Set[Partition]) -> None:
         """Move what comes first into the carry. A revocation ends the wait: aiokafka would wait out the rebalance."""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None) as self._waiting:
-                    self._carry.extend(await self._consumer.take(records_max=records_max, wait_ms=wait_ms))
+                    if self.held and self._all_held(held):
+                        await self._clock.sleep(wait_ms / 1000)
+                    else:
+                        some = self._all_but(held)
+                        taken = await self._consumer.take(records_max=records_max, wait_ms=wait_ms, partitions=some)
+                        self._carry.extend(taken)
         finally:
             # Also when the poll itself is cancelled: a finished wait cannot be ended again.
             self._waiting = None
 
-    async def _one_by_one(self, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+    async def _one_by_one(
+        self, first: Callable[[str], bool], records_max: int, wait_ms: int, held: Set[Partition]
+    ) -> list[Record]:
         """Read each partition by itself; one that cannot be decoded is left alone for a while."""
-        held = self.held
-        for partition in sorted(held, key=lambda each: not first(each.topic)):
-            room = records_max - len(self._carry)
-            if room < 1 or self._quarantine.get(partition, 0) > self._clock.monotonic_ms():
+        assigned = self.held
+        for partition in sorted(assigned, key=lambda each: not first(each.topic)):
+            room = records_max - self._ready(held)
+            if room < 1 or partition in held or self._quarantine.get(partition, 0) > self._clock.monotonic_ms():
                 continue
             try:
-                self._carry.extend(await self._consumer.take(records_max=room, only=partition))
+                self._carry.extend(await self._consumer.take(records_max=room, partitions=[partition]))
             except UnreadableRecordsError:
                 self._unreadable_at_ms = self._clock.monotonic_ms()
                 records = await self._salvaged(partition, room)
-                if self.held is not held:
+                if self.held is not assigned:
                     # They were assigned anew meanwhile, from their commits on.
                     return []
                 self._carry.extend(records)
         if self._clock.monotonic_ms() - self._unreadable_at_ms > CAREFUL_MS:
             self.careful = False
-        if not self._carry:
+        if not self._ready(held):
             await self._clock.sleep(min(wait_ms, CAREFUL_WAIT_MS) / 1000)
-        return self._from_carry(records_max)
+        return self._from_carry(records_max, held)
 
     async def _salvaged(self, partition: Partition, records_max: int) -> list[Record]:
         try:
@@ -272,9 +303,25 @@ class Reader:
             logger.error("partition %s of %s is left alone: %s", partition.number, partition.topic, error)
             return []
 
-    def _from_carry(self, records_max: int) -> list[Record]:
-        records, self._carry = self._carry[:records_max], self._carry[records_max:]
-        return records
+    def _all_held(self, held: Set[Partition]) -> bool:
+        return all(partition in held for partition in self.held)
+
+    def _all_but(self, held: Set[Partition]) -> list[Partition] | None:
+        return [partition for partition in self.held if partition not in held] if held else None
+
+    def _ready(self, held: Set[Partition]) -> int:
+        """How many records of the carry may be handed out."""
+        return sum(record.partition not in held for record in self._carry) if held else len(self._carry)
+
+    def _from_carry(self, records_max: int, held: Set[Partition]) -> list[Record]:
+        if not held:
+            records, self._carry = self._carry[:records_max], self._carry[records_max:]
+            return records
+        ready = [record.partition not in held for record in self._carry]
+        chosen = [record for record, may in zip(self._carry, ready, strict=True) if may]
+        later = {id(record) for record in chosen[records_max:]}
+        self._carry = [r for r, may in zip(self._carry, ready, strict=True) if not may or id(r) in later]
+        return chosen[:records_max]
 
     async def _settles_within(self, wait_ms: int) -> bool:
         if not self._settled.is_set():
@@ -306,10 +353,18 @@ class Reader:
     async def _assigned(self, partitions: Sequence[Partition]) -> None:
         if self._closed:
             return
+        if partitions and self._begin is not None:
+            try:
+                async with asyncio.timeout(self._config.listener_timeout_ms / 1000):
+                    self._consumer.seek(await self._begin(self._consumer.ask, partitions))
+            except (PerdureError, TimeoutError) as error:
+                # Nothing may be handed out: it might be from before the beginning.
+                self._condemn(f"where to begin could not be found out: {error!r}")
+                return
         if partitions and self._listener is not None:
             await self._told(self._listener.assigned(partitions), "assigned")
         if self._emptied:
-            self._consumer.rewind(partition for partition in partitions if partition.topic in self._emptied)
+            self._consumer.seek({partition: 0 for partition in partitions if partition.topic in self._emptied})
             self._emptied = frozenset()
         self.held = tuple(partitions)
         self._unsettled_since_ms = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
-from perdure.worker.broker import AssignmentListener, Outgoing, Partition, Record
+from perdure.worker.broker import NONE_HELD, AssignmentListener, Outgoing, Partition, Record
 
 
 class ScriptedBroker:
@@ -20,7 +20,13 @@ class ScriptedBroker:
         self.too_large: set[bytes] = set()
         self.commits_fail = False
 
-    async def poll(self, *, first: Callable[[str], bool], records_max: int, wait_ms: int) -> list[Record]:
+    async def wait(self, *, wait_ms: int, held: Set[Partition] = NONE_HELD) -> None:
+        """See `Broker.wait`."""
+        await asyncio.sleep(wait_ms / 1000)
+
+    async def poll(
+        self, *, first: Callable[[str], bool], records_max: int, wait_ms: int, held: Set[Partition] = NONE_HELD
+    ) -> list[Record]:
         """See `Broker.poll`."""
         await asyncio.sleep(wait_ms / 1000)
         return []
