@@ -214,7 +214,10 @@ class Attempts:
 def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
     options = handler.options
     inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
-    outcome_ms = options.idempotency_retention_ms
+    # A workflow's `main` alone has the former.
+    outcome_ms = options.workflow_retention_ms
+    if outcome_ms is None:
+        outcome_ms = options.idempotency_retention_ms
     if journal_ms is None:
         journal_ms = RETENTION_MS
     if outcome_ms is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from contextlib import AsyncExitStack
 
 from perdure.journal.retry import next_delay_ms
 from perdure.schemas.entries import AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
@@ -15,6 +16,7 @@ from perdure.schemas.errors import (
     JournalMismatchError,
     PerdureError,
     SerdeError,
+    UsageError,
 )
 from perdure.schemas.limits import shorten
 
@@ -101,10 +103,7 @@ async def _call(attempt: Attempt) -> Outcome:
     handler = attempt.handler
     token = SCOPE.set(attempt)
     try:
-        argument = decode_argument(handler, attempt.input.value)
-        context = Context(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
-        value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
-        raw = encode_result(handler, value)
+        raw = await (_result_inside(attempt) if handler.context_managers else _result(attempt))
     except (Exception, SystemExit) as error:
         terminal = terminal_cause(error)
         if terminal is None or attempt.departure is not None:
@@ -118,6 +117,26 @@ async def _call(attempt: Attempt) -> Outcome:
             "a journal. Store it elsewhere and return where it is."
         )
     return Success(raw)
+
+
+async def _result(attempt: Attempt) -> bytes:
+    handler = attempt.handler
+    argument = decode_argument(handler, attempt.input.value)
+    context = Context(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
+    value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
+    return encode_result(handler, value)
+
+
+async def _result_inside(attempt: Attempt) -> bytes:
+    """The result, made inside of the handler's context managers; in the attempt's own task, as it all is."""
+    async with AsyncExitStack() as stack:
+        for factory in attempt.handler.context_managers:
+            await stack.enter_async_context(factory())
+        return await _result(attempt)
+    raise UsageError(
+        f"A context manager around {attempt.handler.target} swallowed what was raised inside of it, and so there is no "
+        "outcome. It may raise another error instead; to have a result, catch the error in the handler."
+    )
 
 
 def _request(attempt: Attempt) -> Request:
