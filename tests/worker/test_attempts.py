@@ -19,8 +19,10 @@ from perdure.worker.application import app
 from perdure.worker.attempts import Attempts, AttemptSettings
 from perdure.worker.context import Context
 from perdure.worker.departures import AttemptEnd, Completed, Left, Lost, Released
+from perdure.worker.handler import handler_of
 from perdure.worker.scope import SCOPE
 from perdure.worker.service import Service
+from perdure.worker.workflow import Workflow
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import Stage, handler_from
 
@@ -201,3 +203,19 @@ async def test_a_side_task_that_fails_is_only_said(plain_stage: Stage, caplog: p
     async with at_work(plain_stage) as crew:
         crew.attempts.spawn(fail())
     assert "a side task failed" in caplog.text
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_workflow_is_kept_for_its_retention(idempotent: bool) -> None:
+    """That of `main`: neither the service's for idempotency keys nor the worker's own, both of which others go by."""
+    signup = Workflow("Signup", idempotency_retention=timedelta(hours=5), journal_retention=timedelta(minutes=1))
+
+    @signup.main(workflow_retention=timedelta(hours=2))
+    async def run(ctx: Context) -> None: ...
+
+    @signup.handler()
+    async def look(ctx: Context) -> None: ...
+
+    kept = [attempts._limits(handler_of(fn), SETTINGS, idempotent=idempotent) for fn in (run, look)]
+    assert [limits.retention_ms for limits in kept] == [2 * 3_600_000, 5 * 3_600_000]
+    assert [limits.journal_retention_ms for limits in kept] == [60_000, 60_000]
