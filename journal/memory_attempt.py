@@ -44,6 +44,7 @@ def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -
         entries=slot.tail(invocation_id, 0),
         mode=record.mode,
         state=state_of(slot, target) if target else None,
+        source=record.target.get("source", ""),
     )
 
 

@@ -185,8 +185,11 @@ class MemoryStore(MemoryOutside, MemoryReads):
             return _admit_again(slot, known, admission)
         exclusive, later = admission.mode == "exclusive", admission.not_before_ms > now_ms
         target = admission.target
-        if exclusive and not later and len(slot.queues.get(target, [])) >= admission.queue_max:
-            return Full()
+        if exclusive and not later:
+            # The queue may have moved since the one before was refused: this one would overtake it.
+            overtakes = admission.behind and admission.behind not in slot.records
+            if overtakes or len(slot.queues.get(target, [])) >= admission.queue_max:
+                return Full()
         if admission.mode == "main":
             # What came before the run, such as promises that were completed already, is kept as long as the run.
             slot.persist("state", target)

@@ -69,6 +69,7 @@ class RedisStore(RedisOutside, RedisReads):
             self._keys.prefix(keys.slot),
             1 if admission.key is not None else 0,
             admission.queue_max,
+            admission.behind,
             *fields,
         )
         lease = Lease(admission.invocation_id, 1, admission.token, admission.worker, admission.target)

@@ -85,7 +85,7 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
     """The answer of `claim`: what it holds, and how long the whole journal is."""
     if reply is None:
         return None
-    service, handler, key, failures, admitted_at, idempotency_key, mode = (
+    service, handler, key, failures, admitted_at, idempotency_key, mode, source = (
         None if part is None else part.decode() for part in reply[1]
     )
     claim = Claim(
@@ -99,6 +99,7 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
         entries=positioned(reply[3]),
         mode=mode or "",
         state=_state(reply[4]),
+        source=source or "",
     )
     return claim, reply[2]
 

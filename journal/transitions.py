@@ -58,6 +58,7 @@ class Admission(NamedTuple):
             is `id_of_workflow`; that of any invocation with a key is in the place of its object.
         caller: A `Caller` that is told the outcome.
         queue_max: How many may wait for one object.
+        behind: An id that must be known before this one may join the queue of their object.
     """
 
     invocation_id: InvocationId
@@ -75,6 +76,7 @@ class Admission(NamedTuple):
     mode: str = ""
     caller: str = ""
     queue_max: int = QUEUE_MAX
+    behind: str = ""
 
     @property
     def target(self) -> str:
@@ -128,6 +130,7 @@ class Claim(NamedTuple):
     entries: Sequence[Positioned]
     mode: str = ""
     state: State | None = None
+    source: str = ""
 
 
 class Appended(NamedTuple):

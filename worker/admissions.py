@@ -13,6 +13,9 @@ from perdure.schemas.limits import KEY_LENGTH_MAX, QUEUE_MAX
 from .application import Application
 from .handler import Handler, HandlerMode, ServiceKind, unknown_handler
 
+SERVICE_QUEUE_MAX = 1_000
+"""Invocations that wait in one queue of a service: some seconds of work. What is behind them waits in Kafka, as lag."""
+
 
 class Invoke(NamedTuple):
     """One invocation that somebody wants.
@@ -27,10 +30,12 @@ class Invoke(NamedTuple):
         value: The argument's bytes.
         not_before_ms: Do not start before that; 0: at once.
         idempotency_key: Where there is one.
-        source: Where it came from, for people.
+        source: Where it came from, for people; of records what `record_source` writes.
         caller: A `Caller` that is told the outcome, or empty.
         reply_to: A topic, or empty.
         waiter: A channel, or empty.
+        queue: The name of a queue that a service's invocation waits in, one after the other; empty: in none. The id is
+            in the queue's place. Ignored by objects and workflows, whose keys have queues of their own.
     """
 
     service: str
@@ -46,6 +51,7 @@ class Invoke(NamedTuple):
     caller: str = ""
     reply_to: str = ""
     waiter: str = ""
+    queue: str = ""
 
 
 def handler_for(application: Application, service: str, name: str) -> Handler:
@@ -64,7 +70,8 @@ def admission_of(application: Application, wanted: Invoke, *, token: str, worker
         DecodeError: The service has keys, and there is none or it is too long.
     """
     handler = handler_for(application, wanted.service, wanted.handler)
-    key, invocation_id = None, wanted.invocation_id
+    key, invocation_id = wanted.queue or None, wanted.invocation_id
+    mode, queue_max = HandlerMode.EXCLUSIVE if wanted.queue else "", SERVICE_QUEUE_MAX
     if handler.keyed:
         key = wanted.key
         if not key:
@@ -80,6 +87,8 @@ def admission_of(application: Application, wanted: Invoke, *, token: str, worker
                 f"The id {invocation_id} is not in the place of {wanted.service}/{key}: leave the id out, or make it "
                 "for this key with perdure.schemas.ids.new_invocation_id."
             )
+        mode = handler.mode if handler.mode in (HandlerMode.EXCLUSIVE, HandlerMode.MAIN) else ""
+        queue_max = handler.queue_max or QUEUE_MAX
     return Admission(
         invocation_id=invocation_id,
         service=wanted.service,
@@ -93,9 +102,9 @@ def admission_of(application: Application, wanted: Invoke, *, token: str, worker
         waiter=wanted.waiter,
         idempotency_key=wanted.idempotency_key,
         source=wanted.source,
-        mode=handler.mode if handler.mode in (HandlerMode.EXCLUSIVE, HandlerMode.MAIN) else "",
+        mode=mode,
         caller=wanted.caller,
-        queue_max=handler.queue_max or QUEUE_MAX,
+        queue_max=queue_max,
     )
 
 
@@ -112,4 +121,5 @@ def first_claim(admission: Admission, claimed: Claimed) -> Claim:
         entries=[Positioned(1, claimed.lease.epoch, admission.input)],
         mode=admission.mode,
         state=claimed.state,
+        source=admission.source,
     )

@@ -3,10 +3,10 @@
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] token  [3] worker  [4] lease_ms  [5] not_before_ms (0: now)  [6] input body  [7] waiter channel or ''
 --     [8] reply topic or ''  [9] waiters at most  [10] caller or ''  [11] mode: '' | exclusive | main
---     [12] Service/key of its object or workflow, or ''  [13] slot prefix  [14] 1 where the state is wanted  [15] queue at most,
---     then pairs of hash fields
+--     [12] Service/key of its object or workflow, or ''  [13] slot prefix  [14] 1 where the state is wanted  [15] queue at most
+--     [16] id that it comes behind, or '', then pairs of hash fields
 -- Returns {'running', epoch, state or false} | {'scheduled', 0} | {'pending', 0} | {'duplicate', status, output or false}
---     | {'full', 0}: the object's queue is, or that of the callers of a known id
+--     | {'full', 0}: the object's queue is, or was for what it comes behind, or that of the callers of a known id
 local id, waiter, reply_to, caller, target = ARGV[1], ARGV[7], ARGV[8], ARGV[10], ARGV[12]
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'status', 'output', 'waiters', 'reply_to', 'callers')
 if known[1] then
@@ -39,11 +39,15 @@ end
 local now = now_ms()
 local not_before = tonumber(ARGV[5])
 local exclusive, later = ARGV[11] == 'exclusive', tonumber(ARGV[5]) > now
-if exclusive and not later and redis.call('LLEN', ARGV[13] .. 'queue:' .. target) >= tonumber(ARGV[15]) then return {'full', 0} end
+if exclusive and not later then
+  if redis.call('LLEN', ARGV[13] .. 'queue:' .. target) >= tonumber(ARGV[15]) then return {'full', 0} end
+  -- The queue may have moved since the one before was refused: this one would overtake it.
+  if ARGV[16] ~= '' and redis.call('EXISTS', ARGV[13] .. 'invocation:' .. ARGV[16]) == 0 then return {'full', 0} end
+end
 -- A journal may be kept for longer than its invocation: the new one begins its own.
 redis.call('DEL', KEYS[2])
 local fields = {'length', 1, 'admitted_at', whole(now)}
-for i = 16, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 17, #ARGV do fields[#fields + 1] = ARGV[i] end
 local function field(name, value)
   if value ~= '' then fields[#fields + 1] = name; fields[#fields + 1] = value end
 end

@@ -3,7 +3,7 @@
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] expected epoch  [3] token  [4] worker  [5] lease_ms  [6] body of the attempt's entry  [7] entries at most
 --     [8] slot prefix
--- Returns false where it is stale, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key, mode}, length,
+-- Returns false where it is stale, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key, mode, source}, length,
 --     entries, state or false}
 local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'status', 'token', 'length')
@@ -21,7 +21,8 @@ if not again then
   redis.call('ZREM', KEYS[3], 'ready:' .. id)
   redis.call('ZADD', KEYS[3], whole(now + ARGV[5]), 'lease:' .. id)
 end
-local target = redis.call('HMGET', KEYS[1], 'service', 'handler', 'key', 'failures', 'admitted_at', 'idempotency_key', 'mode')
+local target = redis.call('HMGET', KEYS[1], 'service', 'handler', 'key', 'failures', 'admitted_at', 'idempotency_key', 'mode',
+  'source')
 local state = false
 if target[3] and target[3] ~= '' then
   -- include state
