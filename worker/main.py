@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TypeVar
 
 from perdure.journal.barrier import Barrier
@@ -22,7 +23,7 @@ from perdure.journal.keys import Keys
 from perdure.journal.redis_admin import open_namespace, server_facts
 from perdure.journal.renewer import ThreadRenewer
 from perdure.journal.subscriber import Subscriber
-from perdure.schemas.errors import SettingsError, StoreError
+from perdure.schemas.errors import DefinitionError, SettingsError, StoreError
 
 from .application import Application
 from .attempts import AttemptSettings
@@ -99,8 +100,12 @@ async def run_worker(application: Application, settings: Settings, around: Surro
 async def worker_engine(application: Application, settings: Settings, around: Surroundings) -> AsyncIterator[Engine]:
     """An engine on real Kafka and Redis, connected while the block runs; its `run` is the caller's to await.
 
+    The application's lifespan is entered before there is a connection, and left after the last one was closed.
+
     Raises:
         SettingsError: A setting is wrong, or Redis may lose data and that was not allowed explicitly.
+        DefinitionError: The application's lifespan returns no async context manager.
+        Exception: Whatever the lifespan raises.
     """
     config = settings.redis_config
     worker = settings.worker_id or worker_name(around.entropy)
@@ -115,6 +120,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         threads = ThreadPoolExecutor(settings.step_threads_max, thread_name_prefix=STEP_THREADS)
         # Not waited for: a thread that blocks for ever must not keep the process.
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        await _enter_lifespan(application, stack)
         store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
         barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=fsyncs)
         stack.push_async_callback(barrier.close)
@@ -141,6 +147,24 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         await stack.enter_async_context(broker)
         logger.info("worker %s of namespace %s begins", worker, settings.namespace)
         yield engine
+
+
+async def _enter_lifespan(application: Application, stack: contextlib.AsyncExitStack) -> None:
+    if application.lifespan is None:
+        return
+    lifespan = application.lifespan(application)
+    if not isinstance(lifespan, contextlib.AbstractAsyncContextManager):
+        raise DefinitionError(
+            f"app(lifespan=...) returned {lifespan!r}, which is no async context manager. Decorate it with "
+            "@contextlib.asynccontextmanager."
+        )
+    await lifespan.__aenter__()
+
+    async def leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # It may see why the worker ends, and not hide it: one that failed must not look as if it had been stopped.
+        await lifespan.__aexit__(kind, error, trace)
+
+    stack.push_async_exit(leave)
 
 
 def _give_up() -> None:
