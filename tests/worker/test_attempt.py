@@ -16,8 +16,8 @@ from perdure.worker.attempt import Attempt
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Left
 from perdure.worker.futures import DurableFuture
+from perdure.worker.handler import Handler
 from perdure.worker.options import RunOptions
-from perdure.worker.service import Handler
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import Stage, handler_from, paused_reason
 
