@@ -32,6 +32,7 @@ from perdure.worker.client import Client, Handle
 from perdure.worker.context import Context, Request
 from perdure.worker.futures import DurableFuture
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
+from perdure.worker.payload_codec import PayloadCodec
 from perdure.worker.scope import StepInfo, current_step
 from perdure.worker.serde import BytesSerde, DefaultSerde, JsonSerde, PydanticJsonSerde, Serde
 from perdure.worker.service import Service
@@ -52,6 +53,7 @@ __all__ = [
     "InvocationNotFoundError",
     "InvocationRetryPolicy",
     "JsonSerde",
+    "PayloadCodec",
     "PerdureError",
     "PydanticJsonSerde",
     "Request",
