@@ -24,6 +24,9 @@ PURE = frozenset(
     {
         "journal/keys.py",
         "journal/machine.py",
+        "journal/moves.py",
+        "journal/outside.py",
+        "journal/program.py",
         "journal/retry.py",
         "worker/broker.py",
         "worker/context_managers.py",
@@ -211,8 +214,8 @@ def unfinished(source: Source) -> Iterator[str]:
 
 
 def lua_header(source: Source) -> Iterator[str]:
-    """A script's first comment names its KEYS, its ARGV and what it returns. The prelude is no script."""
-    if not source.path.endswith(".lua") or source.path.endswith("/prelude.lua"):
+    """A script's first comment names its KEYS, its ARGV and what it returns. What says that it is included is none."""
+    if not source.path.endswith(".lua") or source.text.startswith("-- Included"):
         return
     header = "\n".join(_leading(source.text.splitlines(), "--"))
     for word in ("KEYS[1]", "ARGV[1]", "Returns"):
