@@ -20,11 +20,11 @@ from perdure.journal.memory_store import MemoryStore
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
 from perdure.journal.replies import body_of_outcome, payload_kept
-from perdure.journal.store import Admission, Claim, Claimed, Due, Lease, Store
+from perdure.journal.store import Admission, Claim, Claimed, Concluded, Due, Lease, Store
 from perdure.journal.wire import Endpoint, Wire
 from perdure.schemas.codec import encode
-from perdure.schemas.entries import Input, Output, Run, Sleep, Success
-from perdure.schemas.ids import InvocationId, new_invocation_id
+from perdure.schemas.entries import Entry, Input, Output, Run, Sleep, Success
+from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from perdure.worker.clock import system_random
 
 MINUTE_MS = 60_000
@@ -284,22 +284,26 @@ async def redis_bench(namespace: str, url: str) -> AsyncIterator[RedisBench]:
         await bench.delete_all()
 
 
-def new_id() -> InvocationId:
+def new_id(key: str | None = None) -> InvocationId:
     """A fresh invocation id."""
-    return new_invocation_id("Greeter", None, system_random())
+    return new_invocation_id("Greeter", key, system_random())
 
 
-def admission(invocation_id: InvocationId | None = None, **changes: object) -> Admission:
+def admission(invocation_id: InvocationId | None = None, **changes: Any) -> Admission:
     """An admission of `Greeter/greet` by worker w1 with token t1, changed as told."""
+    key = changes.get("key")
+    fresh = new_id(key if isinstance(key, str) else None)
+    if changes.get("mode") == "main" and isinstance(key, str):
+        fresh = id_of_workflow("Greeter", key)
     plain = Admission(
-        invocation_id or new_id(), "Greeter", "greet", None, Input(1, "w1", (("h", b"\xff"),), b'"Ada"'), "t1", "w1"
+        invocation_id or fresh, "Greeter", "greet", None, Input(1, "w1", (("h", b"\xff"),), b'"Ada"'), "t1", "w1"
     )
-    return plain._replace(**changes)  # type: ignore[arg-type]  # the tests name fields of Admission
+    return plain._replace(**changes)
 
 
-async def admitted(bench: Bench, **changes: object) -> Lease:
+async def admitted(bench: Bench, **changes: Any) -> Lease:
     """Admit an invocation and return its first lease."""
-    answer = await bench.store.admit(admission(**changes), lease_ms=LEASE_MS)  # type: ignore[arg-type]  # likewise
+    answer = await bench.store.admit(admission(**changes), lease_ms=LEASE_MS)
     assert isinstance(answer, Claimed)
     return answer.lease
 
@@ -323,6 +327,25 @@ async def fields_of(bench: Bench, invocation_id: InvocationId) -> dict[str, str]
     summary = await bench.store.read_invocation(invocation_id)
     assert summary is not None
     return summary.fields
+
+
+async def completed(bench: Bench, lease: Lease, *, after: int = 1, seq: int = 1) -> Concluded:
+    """Complete an invocation; its outcome and journal are kept for an hour."""
+    return await bench.store.complete(
+        lease, [output()], after=after, seq=seq, retention_ms=60 * MINUTE_MS, journal_retention_ms=60 * MINUTE_MS
+    )
+
+
+async def suspended(bench: Bench, **changes: Any) -> Lease:
+    """Admit an invocation and have its first attempt leave until something comes."""
+    lease = await admitted(bench, **changes)
+    assert await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None) is None
+    return lease
+
+
+async def entries_of(bench: Bench, invocation_id: InvocationId, after: int = 1) -> list[Entry]:
+    """What the journal holds past a position."""
+    return [entry for _, _, entry in await bench.store.read_journal(invocation_id, after=after)]
 
 
 def run(index: int, value: object = None, name: str = "step") -> Run:

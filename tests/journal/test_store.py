@@ -15,7 +15,7 @@ from perdure.journal import (
     redis_outside,
     redis_scripts,
 )
-from perdure.journal.store import Appended, Claimed, Concluded, Duplicate, Lease, ReplyDue, Scheduled, Status
+from perdure.journal.store import Appended, Claimed, Duplicate, Lease, ReplyDue, Scheduled, Status
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Completion, Failure, Output, Positioned, Success
 from perdure.schemas.errors import FencedError, GapError
@@ -106,7 +106,7 @@ async def test_a_duplicate_that_wants_the_outcome_is_remembered(bench: Bench) ->
     concluded = await bench.store.complete(
         lease, [output()], after=1, seq=1, retention_ms=RETENTION_MS, journal_retention_ms=RETENTION_MS
     )
-    assert concluded == Concluded(["replies", "more"], [], None)
+    assert concluded[:3] == (["replies", "more"], [], None)
     told = b'{"id":"%b","output":%b}' % (lease.invocation_id.encode(), encode(output())[1])
     assert await bench.messages() == [(channel, told)]
 
@@ -240,7 +240,7 @@ async def test_the_outcome_ends_the_lease_and_is_what_everybody_is_told(bench: B
     concluded = await bench.store.complete(
         lease, [run(0), failed], after=1, seq=1, retention_ms=RETENTION_MS, journal_retention_ms=RETENTION_MS
     )
-    assert concluded == Concluded([], [], None)
+    assert concluded[:3] == ([], [], None)
     told = b'{"id":"%b","output":%b}' % (lease.invocation_id.encode(), encode(failed)[1])
     assert await bench.messages() == [(bench.keys.outcomes("c1"), told), (other, told)]
     assert await bench.store.attach(lease.invocation_id, other) == Status("completed", failed.outcome)
