@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from perdure import InvocationRetryPolicy
-from perdure.journal.store import Claim, Store
+from perdure.journal.store import Claim, Due, Store
+from perdure.schemas.entries import Entry
 from perdure.schemas.ids import InvocationId
 from perdure.worker.actions import Actions
 from perdure.worker.attempt import Attempt
@@ -31,6 +32,16 @@ class NoTimers:
 
     def expect(self, invocation_id: InvocationId, *, in_ms: float) -> None:
         """See `TimerSink`."""
+
+
+class NoOutward:
+    """Nothing here leaves its journal."""
+
+    def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
+        """See `attempt_limits.Outward`."""
+
+    def act(self, due: Sequence[Due]) -> None:
+        """See `attempt_limits.Outward`."""
 
 
 class Attempts:
@@ -59,5 +70,6 @@ class Attempts:
             timers=NoTimers(),
             actions=self._actions,
             limits=LIMITS,
+            outward=NoOutward(),
         )
         return run_attempt(attempt)

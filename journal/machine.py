@@ -309,6 +309,11 @@ class Machine(Program):
         """The timer at `index`, as it was first asked for."""
         return self._sleeps[index]
 
+    @property
+    def unfired(self) -> list[int]:
+        """Command indices of timers that have not fired."""
+        return sorted(index for index in self._awaiting if index in self._sleeps)
+
     def resolved(self, index: int) -> bool:
         """Whether the journal holds a result for the command at `index`."""
         return index in self._resolved
@@ -374,6 +379,11 @@ class Machine(Program):
     def appended(self) -> None:
         """The drained entries are in the journal, and came back through `receive`."""
         self._in_flight = 0
+
+    @property
+    def pending_count(self) -> int:
+        """How many entries `drain` has to give."""
+        return len(self._outbox)
 
     @property
     def pending(self) -> bool:

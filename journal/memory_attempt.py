@@ -82,7 +82,7 @@ def complete(
     record = fenced(slot, lease)
     if not _is_new(record, after=after, seq=seq):
         following = handed(slot, record.object, invocation_id) if record.mode == "exclusive" else None
-        return Concluded(list(record.reply_to), record.told, following)
+        return Concluded(list(record.reply_to), record.told, following, record.length)
     _write(slot, record, lease, entries, seq=seq, now_ms=now_ms)
     slot.due.drop(*(f"sleep:{invocation_id}:{index}" for index in timers))
     return finish(

@@ -55,7 +55,7 @@ def finish(
     for channel in record.waiters:
         slot.tell_outcome(channel, invocation_id, body)
     following = release(slot, record.object, invocation_id, now_ms) if record.mode == "exclusive" else None
-    return Concluded(list(record.reply_to), record.told, following)
+    return Concluded(list(record.reply_to), record.told, following, record.length)
 
 
 def acknowledge(

@@ -153,8 +153,8 @@ def _resume(row: Sequence[bytes] | None) -> ResumeDue | None:
 
 def as_concluded(reply: Sequence[Any]) -> Concluded:
     """The answer of `complete`."""
-    topics, callers, following = reply
-    return Concluded(topics.decode().split(), _callers(callers), _resume(following))
+    topics, callers, following, length = reply
+    return Concluded(topics.decode().split(), _callers(callers), _resume(following), length)
 
 
 def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:

@@ -197,11 +197,15 @@ class Swept(NamedTuple):
 
 
 class Concluded(NamedTuple):
-    """Who wants to know the outcome that was recorded, and who has the object next, ready to be claimed."""
+    """Who wants to know the outcome that was recorded, and who has the object next, ready to be claimed.
+
+    `length` is the journal's: what was written with the outcome stands at its end.
+    """
 
     topics: Sequence[str]
     callers: Sequence[Caller]
     following: ResumeDue | None
+    length: int
 
 
 class Delivery(NamedTuple):

@@ -8,52 +8,45 @@ handler awaits a future --> pump: hand out Ready results, start steps     machin
 the store answers --> machine.receive --> pump
 ```
 
-**When results are handed out.** The machine's contract wants the handler blocked before each `Ready`. While the handler
-is a single task, it is blocked exactly when it awaits one of our futures (`_awaited`): results go out at once, without
-a turn of the loop, which is what makes replay fast. When it has tasks of its own, or waits through asyncio
-(`gather`, `wait`), `_settle` hands out one result at a time, whenever all its tasks were seen blocked in several
-consecutive turns: a callback of asyncio's takes a turn to run, and one that ends in another (a gather of gathers, a
-`wait_for` of a shielded task) takes as many as there are links until a task has a done waiter.
+When results reach the handler is in `delivering`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from perdure.journal.machine import Machine
-from perdure.journal.moves import Execute, Ready, Suspend, Wait
-from perdure.journal.store import Claim, Store
-from perdure.schemas.entries import Input, Success
+from perdure.journal.store import Claim, Due, Store
+from perdure.schemas.commands import ClearAll, ClearState, SetState
+from perdure.schemas.entries import OUTGOING, Entry, Input, Outcome, Waiting, Written
 from perdure.schemas.errors import JournalMismatchError, UsageError
 from perdure.schemas.ids import InvocationId
 
 from .actions import Actions
-from .attempt_limits import AttemptLimits, TimerSink
+from .attempt_commands import Commands, Settle
+from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
-from .departures import Departure, Failing, Losing, Pausing, Releasing
-from .futures import DurableFuture, complete, durable_future
+from .delivering import Delivering
+from .departures import Departure, Failing, Holding, Losing, Pausing, Releasing
+from .futures import DurableFuture, bind, durable_future
 from .handler import Handler
 from .journal_writer import JournalWriter
 from .options import RunOptions
-from .scope import SCOPE, is_blocked, refuse_in_step
-from .serde import JSON
+from .scope import SCOPE, refuse_in_step
+from .state_view import StateView
 from .step_runner import StepRunner
 from .steps import StepCall, check_step
 from .suspension import Suspension
 
 T = TypeVar("T")
 
-CALM_TURNS = 6
-"""Turns of the loop in which all of the handler must be seen blocked: futures and tasks may be wrapped five deep, each
-level without a task of its own. A turn costs some 2 µs."""
 
-
-class Attempt:
+class Attempt(Delivering):
     """The state of one attempt, and what its context, its futures and its callbacks do with it.
 
     `conclusion.run_attempt` begins it, calls the handler and ends it.
@@ -67,6 +60,7 @@ class Attempt:
         timers: Told when deadlines of this invocation fall due.
         limits: What holds for it.
         actions: The worker's memory of steps' actions.
+        outward: Told what has to reach something beside the journal.
     """
 
     def __init__(
@@ -80,7 +74,9 @@ class Attempt:
         timers: TimerSink,
         limits: AttemptLimits,
         actions: Actions,
+        outward: Outward,
     ) -> None:
+        super().__init__()
         self.claim = claim
         self.invocation_id: InvocationId = claim.lease.invocation_id
         self.handler = handler
@@ -93,7 +89,13 @@ class Attempt:
         self.threads = threads
         self.wakes_ms: dict[int, float] = {}
         self.writer = JournalWriter(
-            claim, self.machine, store=store, on_news=self._progress, on_loss=self._lost, loop=self.loop
+            claim,
+            self.machine,
+            store=store,
+            on_news=self._progress,
+            on_loss=self._lost,
+            on_sent=self.sent,
+            loop=self.loop,
         )
         self.steps = StepRunner(self, payload_bytes_max=limits.payload_bytes_max, loop=self.loop)
         self._suspension = Suspension(
@@ -101,16 +103,11 @@ class Attempt:
         )
         self._timers = timers
         self._actions = actions
-        self._task: asyncio.Task[Any] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._outward = outward
+        self._commands: Commands | None = None
         self._closed = False
         self._ended = False
         self._concluding = False
-        self._calls: dict[int, StepCall] = {}
-        self._futures: dict[int, DurableFuture[Any]] = {}
-        self._awaited: DurableFuture[Any] | None = None
-        self._calm = 0
-        self._settling = False
 
     @property
     def input(self) -> Input:
@@ -127,6 +124,28 @@ class Attempt:
         """
         self._task = asyncio.current_task()
         self.machine.receive(self.claim.entries)
+        if self.machine.pause_asked:
+            self.depart_quietly(Holding())
+            raise asyncio.CancelledError(f"an operator pauses {self.invocation_id}")
+
+    @property
+    def commands(self) -> Commands:
+        """What its context can do beside steps and timers."""
+        if self._commands is None:
+            preload = self.handler.state_preload
+            state = None if preload is False else self.claim.state
+            self._commands = Commands(
+                self, state=StateView(state, names=preload if isinstance(preload, tuple) else None)
+            )
+        return self._commands
+
+    def sent(self, position: int, entry: Entry) -> None:
+        """The entry at that position has to reach something beside the journal."""
+        self._outward.send(self.invocation_id, position, entry, target=self.claim.lease.target)
+
+    def act(self, due: Sequence[Due]) -> None:
+        """See `Issuer.act`."""
+        self._outward.act(due)
 
     def depart(self, departure: Departure) -> None:
         """End the handler early, by cancelling its tasks; the first reason counts."""
@@ -180,9 +199,9 @@ class Attempt:
         while self.departure is None:
             self._start_steps()
             await self.steps.all_done()
-            await self.writer.quiet()
-            if not (self.machine.executing or self.writer.busy):
+            if not self.machine.executing and self.writer.concludable:
                 return
+            await self.writer.quiet()
 
     async def close(self) -> None:
         """End everything that the handler and its steps left running; nothing is appended by them any more."""
@@ -200,13 +219,16 @@ class Attempt:
         # They know this attempt: without the circles it is freed at once, and not when garbage is looked for.
         self._futures.clear()
         self._calls.clear()
+        self._settles.clear()
+        self._lookups.clear()
         self._awaited = None
+        self._commands = None
         del self.writer, self.steps, self._suspension
 
     @property
     def unfired(self) -> list[int]:
         """Command indices of timers that have not fired."""
-        return sorted(self.machine.awaiting)
+        return self.machine.unfired
 
     def run_step(
         self,
@@ -249,6 +271,67 @@ class Attempt:
                 self._timers.expect(self.invocation_id, in_ms=left_ms)
         return self._issued(durable_future(self, index, name or "sleep", loop=self.loop))
 
+    def issue(
+        self,
+        what: str,
+        command: Callable[[int], Waiting | Written],
+        settle: Settle | None = None,
+        future: DurableFuture[Any] | None = None,
+    ) -> DurableFuture[Any]:
+        """See `Issuer.issue`."""
+        self.check_usable(what)
+        index = self.machine.next_index
+        made = bind(DurableFuture(loop=self.loop) if future is None else future, self, index, what)
+        entry = command(index)
+        try:
+            outcome = self.machine.issue(entry)
+        except JournalMismatchError as error:
+            self.depart(Pausing(error))
+            return made
+        if isinstance(entry, OUTGOING):
+            self.writer.sends = True
+        if isinstance(entry, SetState | ClearState | ClearAll):
+            self.writer.flush_later()
+        elif settle is None:
+            self.writer.flush_soon()
+        elif outcome is not None:
+            self._known(made, outcome, settle)
+        else:
+            self._settles[index] = settle
+            self._issued(made)
+        return made
+
+    def look_up(
+        self,
+        what: str,
+        kind: str,
+        name: str,
+        *,
+        known: Outcome | None,
+        ask: Callable[[int], Awaitable[Outcome]],
+        settle: Settle,
+    ) -> DurableFuture[Any]:
+        """See `Issuer.look_up`."""
+        self.check_usable(what)
+        made = bind(DurableFuture(loop=self.loop), self, self.machine.next_index, what)
+        try:
+            index, outcome = self.machine.issue_lookup(kind, name, at_ms=self.clock.now_ms(), known=known)
+        except JournalMismatchError as error:
+            self.depart(Pausing(error))
+            return made
+        if outcome is not None:
+            self._known(made, outcome, settle)
+            self.writer.flush_later()
+            return made
+        self._settles[index] = settle
+        self._lookups[index] = (kind, name, ask)
+        return self._issued(made)
+
+    def _known(self, future: DurableFuture[Any], outcome: Outcome, settle: Settle) -> None:
+        # There at the call, in every replay, too.
+        future.completed_as = self._delivered = self._delivered + 1
+        settle(future, outcome)
+
     def check_usable(self, what: str) -> None:
         """Refuse `ctx` where it must not be used.
 
@@ -276,105 +359,6 @@ class Attempt:
                 self.writer.flush_soon()
         return future
 
-    def _start_steps(self) -> None:
-        # What `poll(deliver=False)` answers as `Execute`, without making the answer.
-        machine = self.machine
-        while (index := machine.next_step()) is not None:
-            self.steps.start(index, self._calls[index], machine.failed(index))
-
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """The handler started a task of its own."""
-        if task is not self._task:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def awaiting(self, future: DurableFuture[Any]) -> None:
-        """The handler is about to wait for `future`."""
-        if self._closed:
-            return
-        if self._tasks:
-            self._settle_soon()
-        else:
-            self._awaited = future
-            self._pump()
-
-    def watched(self) -> None:
-        """Something waits for one of our futures through a callback."""
-        if self._awaited is None or self._awaited.done():
-            self._settle_soon()
-
-    def _progress(self) -> None:
-        if self._closed or self.departure is not None:
-            return
-        self._suspension.reset()
-        if self.machine.length > self.limits.journal_entries_max:
-            self.depart(Pausing(self.limits.too_long(self.invocation_id, self.machine.length)))
-        elif self._tasks or self._awaited is None or self._awaited.done():
-            self._settle_soon()
-        else:
-            self._pump()
-
-    def _pump(self) -> None:
-        # The handler is one task, and blocked on `_awaited`.
-        awaited, machine, holding = self._awaited, self.machine, self._suspension.holding
-        while awaited is not None and not awaited.done():
-            match machine.poll(deliver=not holding):
-                case Ready() as ready:
-                    self._deliver(ready)
-                case Execute(index, failed):
-                    self.steps.start(index, self._calls[index], failed)
-                case Wait():
-                    self._check_blocked()
-                    if self.steps.backing_off or holding:
-                        self._suspension.consider()
-                    return
-                case Suspend():
-                    self._check_blocked()
-                    self._suspension.consider()
-                    return
-        self._awaited = None
-
-    def _check_blocked(self) -> None:
-        if not self._suspension.holding:
-            try:
-                self.machine.check_blocked()
-            except JournalMismatchError as error:
-                self.depart(Pausing(error))
-
-    def _settle_soon(self) -> None:
-        if not self._settling:
-            self._settling = True
-            self.loop.call_soon(self._settle)
-
-    def _settle(self) -> None:
-        self._settling = False
-        if self._closed or self.departure is not None:
-            return
-        self._start_steps()
-        if self.machine.pending:
-            self.writer.flush_soon()
-        if not self.machine.deliverable or self._suspension.holding:
-            self._calm = 0
-            self._suspension.consider()
-            return
-        self._calm = self._calm + 1 if self.blocked else 0
-        if self._calm >= CALM_TURNS:
-            self._calm = 0
-            ready = self.machine.poll()
-            assert isinstance(ready, Ready), "the machine is deliverable"
-            self._deliver(ready)
-        self._settle_soon()
-
-    @property
-    def blocked(self) -> bool:
-        """Whether all tasks of the handler are blocked."""
-        return self._task is not None and is_blocked(self._task) and all(map(is_blocked, self._tasks))
-
-    @property
-    def certain(self) -> bool:
-        """Whether the handler is known to wait for nothing but a durable future."""
-        return self._awaited is not None and not self._awaited.done() and not self._tasks
-
     def step_failed(self, error: BaseException, name: str) -> None:
         """A step without a policy failed."""
         self.depart(Failing(error, f'run "{name}"'))
@@ -385,16 +369,3 @@ class Attempt:
 
     def _lost(self, error: BaseException) -> None:
         self.depart(Losing(error))
-
-    def _deliver(self, ready: Ready) -> None:
-        index, outcome = ready
-        future, call, values = self._futures.pop(index), self._calls.pop(index, None), self.steps.values
-        self.wakes_ms.pop(index, None)
-        if index in values:
-            # Read back already, when it was executed here.
-            value = values.pop(index)
-            if type(outcome) is Success and not future.done():
-                future.set_result(value)
-                return
-        if not future.done():
-            complete(future, outcome, JSON if call is None else call.traits.serde)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from perdure.journal.store import Due
+from perdure.schemas.entries import Entry
 from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
@@ -17,6 +20,16 @@ class TimerSink(Protocol):
 
     def expect(self, invocation_id: InvocationId, *, in_ms: float) -> None:
         """A deadline of this invocation falls due about then; look at its slot at that moment."""
+
+
+class Outward(Protocol):
+    """Who sees to what has to reach something beside a journal: `engine.Engine`."""
+
+    def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
+        """Send the entry at that position of a journal; see `dispatch.Dispatcher.send`."""
+
+    def act(self, due: Sequence[Due]) -> None:
+        """Do what a transition of the store has left to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -14,13 +15,14 @@ from perdure.schemas.errors import FencedError
 from perdure.schemas.ids import InvocationId
 
 from .actions import Actions
+from .admissions import handler_for
 from .application import Application
 from .attempt import Attempt
-from .attempt_limits import AttemptLimits, TimerSink
+from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
 from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
-from .handler import Handler, unknown_handler
+from .handler import Handler
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Attempts:
         timers: Told of deadlines.
         concurrency: How many at once.
         on_end: Called with each attempt that ended by itself.
+        outward: Told what has to reach something beside a journal.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Attempts:
         timers: TimerSink,
         concurrency: int,
         on_end: Callable[[Attempt, AttemptEnd], None],
+        outward: Outward,
     ) -> None:
+        self._outward = outward
         self._application = application
         self._settings = settings
         self._store = store
@@ -144,14 +149,20 @@ class Attempts:
                 # Whatever it was, it is in `due` and will be done again.
                 logger.exception("a side task failed; it is done again when due")
 
-        self._tasks.create_task(quietly())
+        task = quietly()
+        try:
+            # In a context of its own: in a handler's it would be taken for one of the handler's tasks.
+            self._tasks.create_task(task, context=Context())
+        except RuntimeError:
+            # The worker has stopped; another one does what is due.
+            task.close()
+            if inspect.iscoroutine(work):
+                work.close()
 
     def start(self, claim: Claim) -> None:
         """Begin an attempt."""
         assert self._tasks is not None, "the engine runs"
-        handler = self._application.handler(claim.service, claim.handler)
-        if handler is None:
-            handler = unknown_handler(claim.service, claim.handler)
+        handler = handler_for(self._application, claim.service, claim.handler)
         attempt = Attempt(
             claim,
             handler,
@@ -161,6 +172,7 @@ class Attempts:
             timers=self._timers,
             limits=self._limits_of(handler, idempotent=bool(claim.idempotency_key)),
             actions=self._actions,
+            outward=self._outward,
         )
         # A later attempt of the same invocation may begin here before an earlier one has noticed that it lost it: both
         # take room and both are renewed, which is how the earlier one learns it.

@@ -7,7 +7,7 @@ import traceback
 from contextlib import AsyncExitStack
 
 from perdure.journal.retry import next_delay_ms
-from perdure.schemas.entries import AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
+from perdure.schemas.entries import OUTGOING, AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
 from perdure.schemas.errors import (
     DecodeError,
     FencedError,
@@ -22,11 +22,12 @@ from perdure.schemas.limits import shorten
 
 from .attempt import Attempt
 from .clock import seeded_random
-from .context import Context, Request
+from .context import Request
 from .departures import (
     AttemptEnd,
     Completed,
     Failing,
+    Holding,
     Left,
     Losing,
     Lost,
@@ -36,6 +37,7 @@ from .departures import (
     Suspending,
 )
 from .handler import decode_argument, encode_result
+from .object_context import context_class
 from .scope import SCOPE
 from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
 
@@ -50,7 +52,7 @@ async def run_attempt(attempt: Attempt) -> AttemptEnd:
     """
     try:
         outcome = await _outcome(attempt)
-        if isinstance(attempt.departure, Failing):
+        if isinstance(attempt.departure, Failing | Holding):
             # A step that is being executed right now would be executed again; its result is worth waiting for.
             await attempt.steps.executed()
             await attempt.writer.quiet()
@@ -122,7 +124,7 @@ async def _call(attempt: Attempt) -> Outcome:
 async def _result(attempt: Attempt) -> bytes:
     handler = attempt.handler
     argument = decode_argument(handler, attempt.input.value)
-    context = Context(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
+    context = context_class(handler)(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
     value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
     return encode_result(handler, value)
 
@@ -179,6 +181,8 @@ async def _record(attempt: Attempt, outcome: Outcome | None) -> AttemptEnd:
             return Released()
         case Pausing(error):
             return await _give_up(attempt, error, command="")
+        case Holding():
+            return await _hold(attempt)
         case Failing(error, command):
             return await _fail(attempt, error, command)
         case Losing(error):
@@ -201,6 +205,10 @@ async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Compl
         journal_retention_ms=attempt.limits.journal_retention_ms,
         timers=attempt.unfired,
     )
+    if attempt.writer.sends:
+        for at, entry in enumerate(entries, concluded.length - len(entries) + 1):
+            if isinstance(entry, OUTGOING):
+                attempt.sent(at, entry)
     return Completed(outcome, concluded.topics, concluded.callers, concluded.following)
 
 
@@ -220,6 +228,14 @@ async def _fail(attempt: Attempt, error: BaseException, command: str) -> Attempt
         failure=failed.error,
     )
     return Left("backing-off", failed.error, delay_ms)
+
+
+async def _hold(attempt: Attempt) -> AttemptEnd:
+    reason = "paused by an operator"
+    attempt.writer.close()
+    entries: list[Entry] = [*attempt.machine.drain(), Paused(attempt.clock.now_ms(), reason)]
+    await attempt.store.give_up(attempt.claim.lease, entries, **_position(attempt), failure="")
+    return Left("paused", reason)
 
 
 async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> AttemptEnd:

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from perdure.journal.store import Claim
 from perdure.schemas.ids import InvocationId
 
+from .attempt_commands import Commands
+from .calling import Calling
 from .clock import Clock
 from .futures import DurableFuture
 from .options import RunOptions
@@ -60,6 +63,11 @@ class Driver(Protocol):
     """An attempt, as its context sees it."""
 
     clock: Clock
+    claim: Claim
+
+    @property
+    def commands(self) -> Commands:
+        """What the context can do beside steps and timers."""
 
     def run_step(
         self,
@@ -78,7 +86,7 @@ class Driver(Protocol):
         """Refuse `ctx` inside a step and after the attempt."""
 
 
-class Context:
+class Context(Calling):
     """The durable operations of one attempt of a handler.
 
     Futures may be awaited directly, many times, and through asyncio (`gather`, `wait`, `TaskGroup`): who completed
@@ -94,6 +102,10 @@ class Context:
         self._make_random = seeded_random
         self._request: Request | None = None
         self._random: random.Random | None = None
+
+    @property
+    def _commands(self) -> Commands:
+        return self._driver.commands
 
     def request(self) -> Request:
         """What the invocation was asked with. May be called inside a step."""

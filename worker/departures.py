@@ -22,6 +22,10 @@ class Pausing(NamedTuple):
     error: BaseException
 
 
+class Holding(NamedTuple):
+    """An operator asked: pause, once the steps that run have ended."""
+
+
 class Releasing(NamedTuple):
     """Another attempt should go on at once: this worker stops, or every await is to be replayed."""
 
@@ -38,11 +42,14 @@ class Losing(NamedTuple):
     error: BaseException
 
 
-Departure = Failing | Pausing | Releasing | Suspending | Losing
+Departure = Failing | Pausing | Holding | Releasing | Suspending | Losing
 
 
 class Completed(NamedTuple):
-    """The outcome is recorded; `topics` want it as a reply and `callers` in their journals; `following` has the object."""
+    """The outcome is recorded.
+
+    `topics` want it as a reply and `callers` in their journals; `following` has the object now.
+    """
 
     outcome: Outcome
     topics: Sequence[str]

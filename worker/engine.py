@@ -29,7 +29,7 @@ from perdure.journal.store import (
     Store,
     caller_of,
 )
-from perdure.schemas.entries import Outcome
+from perdure.schemas.entries import Entry, Outcome
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.records import Resume, encode_reply
@@ -137,6 +137,7 @@ class Engine:
             timers=self._timers,
             concurrency=settings.concurrency,
             on_end=self._ended,
+            outward=self,
         )
         self._dispatcher = Dispatcher(
             application,
@@ -149,7 +150,7 @@ class Engine:
             lease_ms=settings.lease_ms,
             room=lambda: not (self._attempts.full or self._stopping.is_set()),
             start=self._attempts.start,
-            on_due=self._due,
+            on_due=self.act,
             spawn=self._attempts.spawn,
         )
         self._renewal = renewal
@@ -181,6 +182,18 @@ class Engine:
     def hint(self, message: bytes) -> None:
         """Something was appended to an invocation that this worker runs."""
         self._attempts.poke(InvocationId(message.decode()))
+
+    def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
+        """See `Outward`."""
+        self._dispatcher.send(origin, position, entry, target=target)
+
+    def act(self, due: Sequence[Due]) -> None:
+        """See `Outward`: ready invocations run here where there is room, without a way through Kafka."""
+        for item in due:
+            if isinstance(item, ResumeDue):
+                self._hand_over(item)
+            else:
+                self._due([item])
 
     def held(self) -> Sequence[Lease]:
         """See `HeldLeases`."""

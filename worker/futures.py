@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 from perdure.schemas.entries import Failure, Outcome, Success
-from perdure.schemas.errors import PerdureError
+from perdure.schemas.errors import PerdureError, TerminalError
 
 from .serde import Serde, decode_value
 
@@ -24,6 +25,9 @@ class Awaited(Protocol):
     def watched(self) -> None:
         """Something waits for one of the futures through a callback, such as `asyncio.wait`."""
 
+    def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
+        """Issue a durable timer."""
+
 
 class DurableFuture(asyncio.Future[T]):
     """The result of a durable command: await it, any number of times, directly or through asyncio.
@@ -31,11 +35,15 @@ class DurableFuture(asyncio.Future[T]):
     Completed by the attempt only, in the order of the journal.
     """
 
-    __slots__ = ("_attempt", "command_index", "name")
+    __slots__ = ("_attempt", "_next", "command_index", "completed_as", "name")
 
-    # Set by `durable_future`: an __init__ in Python would double what a future costs.
+    # `_next` is there once the wait for it was interrupted: the future of the command's real result. `completed_as` is
+    # there once it is done: the how many-eth of its attempt. The others are set by `bind`: an __init__ in Python would
+    # double what a future costs.
     _attempt: Awaited
+    _next: DurableFuture[T]
     command_index: int
+    completed_as: int
     name: str
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -45,6 +53,8 @@ class DurableFuture(asyncio.Future[T]):
                 # What asyncio.Future does: the task that runs this sees the flag and waits for us.
                 self._asyncio_future_blocking = True
                 yield self
+        elif hasattr(self, "_next"):
+            return (yield from self._next.__await__())
         return self.result()
 
     __iter__ = __await__
@@ -60,12 +70,64 @@ class DurableFuture(asyncio.Future[T]):
         if not self.done():
             self._attempt.watched()
 
+    @property
+    def live(self) -> DurableFuture[T]:
+        """The future of the command's result: another one once a wait for this one was interrupted."""
+        return self._next.live if hasattr(self, "_next") else self
+
+    @property
+    def watched(self) -> bool:
+        """Whether something waits for it."""
+        # asyncio's own attribute, and the only way to know.
+        return bool(self._callbacks)
+
+    def interrupt(self, error: TerminalError) -> DurableFuture[T]:
+        """Raise `error` in whatever waits for it now; returns the future that takes its place."""
+        successor = durable_future(self._attempt, self.command_index, self.name, loop=self.get_loop())
+        self._next = successor
+        self.set_exception(error)
+        return successor
+
+    def raise_interruption(self) -> None:
+        """Raise what interrupted the wait for it, if something has.
+
+        Raises:
+            TerminalError: The invocation was cancelled while this was waited for.
+        """
+        if hasattr(self, "_next"):
+            self.result()
+
+    def timer(self, timeout: timedelta) -> DurableFuture[None]:
+        """A durable timer of the same attempt."""
+        return self._attempt.sleep("timeout", timeout)
+
+
+class DurableCallFuture(DurableFuture[T]):
+    """The outcome of a call; knows whom it waits for."""
+
+    __slots__ = ("_cancel_callee", "_invocation_id")
+
+    _cancel_callee: Callable[[], None]
+    _invocation_id: str
+
+    async def invocation_id(self) -> str:
+        """The callee's id."""
+        return self._invocation_id
+
+    async def cancel_invocation(self) -> None:
+        """Ask the callee to end; see `Context.cancel_invocation`."""
+        self._cancel_callee()
+
 
 def durable_future(
     attempt: Awaited, command_index: int, name: str, *, loop: asyncio.AbstractEventLoop
 ) -> DurableFuture[Any]:
     """Make the future of a command."""
-    future: DurableFuture[Any] = DurableFuture(loop=loop)
+    return bind(DurableFuture(loop=loop), attempt, command_index, name)
+
+
+def bind(future: DurableFuture[Any], attempt: Awaited, command_index: int, name: str) -> DurableFuture[Any]:
+    """Make a future that of a command."""
     future._attempt = attempt
     future.command_index = command_index
     future.name = name

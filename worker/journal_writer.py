@@ -7,8 +7,17 @@ from collections.abc import Callable
 
 from perdure.journal.machine import Machine
 from perdure.journal.store import Appended, Claim, Store
-from perdure.schemas.entries import Completion, Entry, Run, StepFailed
+from perdure.schemas.commands import Lookup
+from perdure.schemas.entries import OUTGOING, Cancelled, Completion, Entry, Run, Signalled, StepFailed
 from perdure.schemas.errors import GapError, PerdureError
+from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
+
+LINGER_S = 0.005
+"""How long a write of state waits for another append to go with: nobody waits for it."""
+
+
+_NEWS = (Run, Lookup, Completion, Signalled, Cancelled)
+"""What a handler can see."""
 
 
 class JournalWriter:
@@ -23,6 +32,7 @@ class JournalWriter:
         store: Where the journal is.
         on_news: Called when the machine has received something.
         on_loss: Called with the error when an append was refused; nothing is appended after it.
+        on_sent: Called with the position of each entry of this attempt that has to reach something beside the journal.
         loop: The running one, where the caller has it at hand.
     """
 
@@ -34,6 +44,7 @@ class JournalWriter:
         store: Store,
         on_news: Callable[[], None],
         on_loss: Callable[[BaseException], None],
+        on_sent: Callable[[int, Entry], None],
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.machine = machine
@@ -45,6 +56,10 @@ class JournalWriter:
         self._store = store
         self._on_news = on_news
         self._on_loss = on_loss
+        self._on_sent = on_sent
+        self._lingering: asyncio.TimerHandle | None = None
+        self.sends = False
+        """Whether this attempt has written anything that has to reach something beside the journal."""
         self._loop = loop or asyncio.get_running_loop()
         self._failures = claim.failures
         self._seq = 0
@@ -72,6 +87,20 @@ class JournalWriter:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def flush_later(self) -> None:
+        """Append what is pending with the next append, or in a moment where none comes."""
+        if self._lingering is None and not self._closed:
+            self._lingering = self._loop.call_later(LINGER_S, self._linger_ended)
+
+    def _linger_ended(self) -> None:
+        self._lingering = None
+        self.flush_soon()
+
+    @property
+    def concludable(self) -> bool:
+        """Whether all that is pending can be written with the outcome, and nothing is on its way."""
+        return self._in_flight is None and self.machine.pending_count <= ENTRIES_PER_APPEND_MAX - 2
+
     def flush_now(self) -> None:
         """Append what is pending at once, because nothing else will come up in this turn of the loop."""
         if not self._scheduled:
@@ -93,6 +122,9 @@ class JournalWriter:
     def close(self) -> None:
         """Append nothing more."""
         self._closed = True
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if self._quiet:
             self._wake_waiters()
 
@@ -140,14 +172,29 @@ class JournalWriter:
                 self.learned = any(type(entry) is Run for entry in entries)
         else:
             machine.receive(appended.tail)
-            self.learned = self.learned or any(isinstance(row.entry, Run | Completion) for row in appended.tail)
+            self.learned = self.learned or any(
+                isinstance(row.entry, Run | Lookup | Completion | Signalled | Cancelled) for row in appended.tail
+            )
         machine.appended()
+        if self.sends:
+            self._tell_sent(entries, appended)
         if machine.length != appended.length:
             return GapError(
                 f"The journal of {self.lease.invocation_id} is said to have {appended.length} entries, but "
                 f"{machine.length} are known here; abandoning the attempt."
             )
         return None
+
+    def _tell_sent(self, entries: list[Entry], appended: Appended) -> None:
+        if appended.tail is None:
+            first = appended.length - len(entries) + 1
+            rows = [(first + at, entry) for at, entry in enumerate(entries)]
+        else:
+            # What others bring is nothing that is sent on.
+            rows = [(row.position, row.entry) for row in appended.tail if row.epoch == self.lease.epoch]
+        for position, entry in rows:
+            if isinstance(entry, OUTGOING):
+                self._on_sent(position, entry)
 
     async def stayed(self) -> None:
         """Return when it is known that the invocation was not suspended.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from contextvars import Context
 from typing import Any, Protocol
 
+from perdure.schemas.commands import Lookup
 from perdure.schemas.entries import Failure, Outcome, Run, StepFailed, Success
-from perdure.schemas.errors import SerdeError
+from perdure.schemas.errors import PerdureError, SerdeError
 from perdure.schemas.ids import InvocationId
 
 from .clock import Clock
@@ -53,12 +56,38 @@ class StepRunner:
         self._payload_bytes_max = payload_bytes_max
         self._loop = loop
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._given_up: set[int] = set()
         self._last = False
 
     def start(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
         """Execute a step in a task of its own, in the context that it was asked for in."""
         # Made without the loop's task factory: a step's task is not the handler's.
         self._tasks[index] = asyncio.Task(self._run(index, call, failed), loop=self._loop, context=call.context)
+
+    def look_up(self, index: int, kind: str, name: str, ask: Callable[[int], Awaitable[Outcome]]) -> None:
+        """Ask the store for the handler, and propose what it answers."""
+        self._tasks[index] = asyncio.Task(self._look_up(index, kind, name, ask), loop=self._loop, context=Context())
+
+    async def _look_up(self, index: int, kind: str, name: str, ask: Callable[[int], Awaitable[Outcome]]) -> None:
+        try:
+            if self._attempt.writer.leaving:
+                await self._attempt.writer.stayed()
+            outcome = await ask(index)
+            writer = self._attempt.writer
+            writer.machine.propose(Lookup(kind, index, name, self._attempt.clock.now_ms(), False, outcome))
+            writer.flush_soon()
+        except PerdureError as error:
+            self._attempt.step_failed(error, f"{kind} {name}")
+        finally:
+            del self._tasks[index]
+
+    def give_up_pauses(self) -> list[int]:
+        """Have no step tried again that waits for that; returns their command indices, each once."""
+        given_up = [index for index in self.backing_off if index not in self._given_up]
+        self._given_up.update(given_up)
+        for index in given_up:
+            self._tasks[index].cancel()
+        return given_up
 
     async def executed(self) -> None:
         """Return when no action runs any more; from here on, no failed step is executed again."""

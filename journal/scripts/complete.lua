@@ -6,7 +6,7 @@
 -- ARGV[1] id  [2] epoch  [3] token  [4] after  [5] seq  [6] retention_ms  [7] journal_retention_ms  [8] body of the output
 --     [9] reply_lease_ms  [10] slot prefix  [11] key of the state, or '' where no entry does more than stand in the journal
 --     [12] count of timers that nobody waits for any more, then their members, then (type, body) each
--- Returns {reply topics, callers, next of the object or false}, each '' where there is none
+-- Returns {reply topics, callers, next of the object or false, length}, each of the first two '' where there is none
 -- Errors: FENCED <epoch>, GAP <length>
 local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
@@ -14,7 +14,7 @@ local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers
 if h[9] ~= ARGV[2] or h[10] ~= ARGV[3] then return redis.error_reply('FENCED ' .. tostring(h[9])) end
 local length = tonumber(h[11])
 if h[12] and tonumber(ARGV[5]) <= tonumber(h[12]) then
-  return {h[3] or '', h[4] or '', h[6] == 'exclusive' and handed(ARGV[10], h[7] .. '/' .. h[8], id)}
+  return {h[3] or '', h[4] or '', h[6] == 'exclusive' and handed(ARGV[10], h[7] .. '/' .. h[8], id), length}
 end
 if tonumber(ARGV[4]) > length then return redis.error_reply('GAP ' .. length) end
 local now, timers = now_ms(), tonumber(ARGV[12])

@@ -7,7 +7,7 @@ attempt time is real.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.store import Admission, Claim, Claimed, HintDue, Store
+from perdure.journal.store import Admission, Claim, Claimed, Due, HintDue, Store
 from perdure.schemas.entries import AttemptFailed, Entry, Failure, Headers, Input, Output, Positioned, Run, Success
 from perdure.schemas.errors import TerminalError
 from perdure.schemas.ids import InvocationId, new_invocation_id
@@ -133,6 +133,7 @@ class Stage:
         self.threads = ThreadPoolExecutor(8, thread_name_prefix="stage")
         self.attempt: Attempt | None = None
         self.expected_ms: list[float] = []
+        self.sent: list[tuple[int, Entry]] = []
         self._random = system_random()
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -141,6 +142,13 @@ class Stage:
         for timer in self._timers:
             timer.cancel()
         self.threads.shutdown(wait=True, cancel_futures=True)
+
+    def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
+        """See `Outward`: on a stage nothing leaves the journal."""
+        self.sent.append((position, entry))
+
+    def act(self, due: Sequence[Due]) -> None:
+        """See `Outward`."""
 
     def expect(self, invocation_id: InvocationId, *, in_ms: float) -> None:
         """See `TimerSink.expect`."""
@@ -209,6 +217,7 @@ class Stage:
             timers=self,
             limits=limits,
             actions=Actions(),
+            outward=self,
         )
 
     async def run(self, handler: Handler, claim: Claim) -> AttemptEnd:

@@ -67,6 +67,7 @@ class Crew:
             timers=stage,
             concurrency=concurrency,
             on_end=lambda attempt, end: self.ends.append((attempt.claim.lease.epoch, end)),
+            outward=stage,
         )
 
     def start(self, kind: str) -> Claim:

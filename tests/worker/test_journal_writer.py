@@ -47,8 +47,14 @@ class Scene:
         self.machine.receive(claim.entries)
         self.news = 0
         self.losses: list[BaseException] = []
+        self.sent: list[tuple[int, Entry]] = []
         self.writer = JournalWriter(
-            self.claim, self.machine, store=self.store, on_news=self._told, on_loss=self.losses.append
+            self.claim,
+            self.machine,
+            store=self.store,
+            on_news=self._told,
+            on_loss=self.losses.append,
+            on_sent=lambda position, entry: self.sent.append((position, entry)),
         )
 
     def _told(self) -> None:

@@ -1,0 +1,366 @@
+"""The commands of one attempt beyond steps and timers: calls, state, promises, awakeables, signals.
+
+Each takes its command index at the call. What comes of it is decided by the machine and by the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import orjson
+
+from perdure.journal.machine import Machine
+from perdure.journal.store import Claim, Due, Store
+from perdure.schemas.commands import (
+    COMPLETE_PROMISE,
+    GET,
+    PEEK,
+    STATE_KEYS,
+    Attach,
+    Awakeable,
+    Call,
+    CancelOther,
+    ClearAll,
+    ClearState,
+    PromiseWait,
+    Resolve,
+    Send,
+    SetState,
+    SignalWait,
+)
+from perdure.schemas.entries import Failure, Headers, Outcome, Success, Waiting, Written
+from perdure.schemas.errors import SerdeError, UsageError
+from perdure.schemas.ids import (
+    InvocationId,
+    awakeable_id,
+    id_of_call,
+    id_of_idempotency_key,
+    id_of_workflow,
+    is_invocation_id,
+    read_awakeable_id,
+)
+from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX
+
+from .clock import Clock
+from .futures import DurableCallFuture, DurableFuture
+from .serde import JSON, Serde, decode_value, encode_value
+from .state_view import StateView
+
+T = TypeVar("T")
+
+ABSENT = Failure(404, "there is no such value")
+"""How the journal says that a state has no value, or a promise no outcome yet."""
+
+ALREADY = Failure(409, "promise was already completed")
+
+Settle = Callable[[DurableFuture[Any], Outcome], None]
+"""Gives a future what the journal holds."""
+
+
+class Issuer(Protocol):
+    """An attempt, as its commands see it."""
+
+    claim: Claim
+    clock: Clock
+    machine: Machine
+    store: Store
+
+    def act(self, due: Sequence[Due]) -> None:
+        """See to what a transition of the store has left to do."""
+
+    def issue(
+        self,
+        what: str,
+        command: Callable[[int], Waiting | Written],
+        settle: Settle | None = None,
+        future: DurableFuture[Any] | None = None,
+    ) -> DurableFuture[Any]:
+        """Issue a command, made for its index; `settle` and `future` are for those that have a result."""
+
+    def look_up(
+        self,
+        what: str,
+        kind: str,
+        name: str,
+        *,
+        known: Outcome | None,
+        ask: Callable[[int], Awaitable[Outcome]],
+        settle: Settle,
+    ) -> DurableFuture[Any]:
+        """Issue a lookup: the answer is `known`, or is what `ask`, given the command index, brings."""
+
+
+class Callee(NamedTuple):
+    """Who is called. `main` where it is a workflow's one run."""
+
+    service: str
+    handler: str
+    key: str | None
+    main: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.service}/{self.handler}"
+
+
+class Asked(NamedTuple):
+    """How a call is made beside whom and with what."""
+
+    idempotency_key: str | None = None
+    headers: Mapping[str, str] | None = None
+    delay_ms: int = 0
+
+
+class Commands:
+    """Issues commands for one attempt. `state` is what is known of its object's state."""
+
+    def __init__(self, issuer: Issuer, *, state: StateView) -> None:
+        self._issuer = issuer
+        self._state = state
+
+    @property
+    def _invocation_id(self) -> InvocationId:
+        return self._issuer.claim.lease.invocation_id
+
+    def call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
+        """Invoke a handler; the future of its outcome."""
+        headers = _checked(callee, argument, asked)
+        invocation_id = self._id_of(callee, asked)
+
+        def command(index: int) -> Call:
+            return Call(
+                index,
+                self._issuer.clock.now_ms(),
+                callee.service,
+                callee.handler,
+                callee.key,
+                invocation_id,
+                asked.idempotency_key or "",
+                headers,
+                argument,
+            )
+
+        future = DurableCallFuture[Any](loop=asyncio.get_running_loop())
+        future._invocation_id = invocation_id
+        future._cancel_callee = lambda: self.cancel(invocation_id)
+        self._issuer.issue(f"a call of {callee.name}", command, value_of(serde, callee.name), future)
+        return future
+
+    def send(self, callee: Callee, argument: bytes, asked: Asked) -> InvocationId:
+        """Invoke a handler and go on; its id."""
+        headers = _checked(callee, argument, asked)
+        invocation_id, at_ms = self._id_of(callee, asked), self._issuer.clock.now_ms()
+
+        def command(index: int) -> Send:
+            return Send(
+                index,
+                at_ms,
+                callee.service,
+                callee.handler,
+                callee.key,
+                invocation_id,
+                asked.idempotency_key or "",
+                headers,
+                at_ms + asked.delay_ms if asked.delay_ms else 0,
+                argument,
+            )
+
+        self._issuer.issue(f"a send to {callee.name}", command)
+        return invocation_id
+
+    def _id_of(self, callee: Callee, asked: Asked) -> InvocationId:
+        service, key = callee.service, callee.key
+        if callee.main and key is not None:
+            return id_of_workflow(service, key)
+        if asked.idempotency_key:
+            return id_of_idempotency_key(service, callee.handler, key, idempotency_key=asked.idempotency_key)
+        index = self._issuer.machine.next_index
+        return id_of_call(service, key, parent=self._invocation_id, command_index=index)
+
+    def attach(self, invocation_id: str, serde: Serde[Any]) -> DurableFuture[Any]:
+        """Wait for another invocation's outcome."""
+        checked = _checked_id(invocation_id)
+        return self._issuer.issue(
+            "attach_invocation",
+            lambda index: Attach(index, self._issuer.clock.now_ms(), checked),
+            value_of(serde, invocation_id),
+        )
+
+    def cancel(self, invocation_id: str) -> None:
+        """Cancel another invocation."""
+        checked = _checked_id(invocation_id)
+        self._issuer.issue("cancel_invocation", lambda index: CancelOther(index, self._issuer.clock.now_ms(), checked))
+
+    def awakeable(self, serde: Serde[Any]) -> tuple[str, DurableFuture[Any]]:
+        """A name under which anybody may complete the future."""
+        future = self._issuer.issue(
+            "awakeable", lambda index: Awakeable(index, self._issuer.clock.now_ms()), value_of(serde, "an awakeable")
+        )
+        return awakeable_id(self._invocation_id, future.command_index), future
+
+    def complete_awakeable(self, name: str, outcome: Outcome) -> None:
+        """Complete an awakeable of any invocation; the first completion counts."""
+        found = read_awakeable_id(name)
+        if found is None:
+            raise UsageError(
+                f"{name!r:.200} is not the id of an awakeable: those are awk_..., as ctx.awakeable() returns them."
+            )
+        invocation_id, awaited = found
+        at_ms = self._issuer.clock.now_ms()
+        self._issuer.issue(
+            "resolve_awakeable", lambda index: Resolve(index, at_ms, invocation_id, awaited, "", outcome)
+        )
+
+    def signal(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
+        """Wait for the next signal of that name to this invocation."""
+        checked = _checked_name("A signal", name)
+        return self._issuer.issue(
+            "signal", lambda index: SignalWait(index, self._issuer.clock.now_ms(), checked), value_of(serde, name)
+        )
+
+    def send_signal(self, invocation_id: str, name: str, outcome: Outcome) -> None:
+        """Send a signal to an invocation."""
+        checked, to = _checked_name("A signal", name), _checked_id(invocation_id)
+        at_ms = self._issuer.clock.now_ms()
+        self._issuer.issue("resolve_signal", lambda index: Resolve(index, at_ms, to, -1, checked, outcome))
+
+    def get(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
+        """Read a value of the object's state; `None` where there is none."""
+        _checked_name("A state", name)
+        known: Outcome | None = None
+        if self._state.knows(name):
+            value = self._state.value(name)
+            known = ABSENT if value is None else Success(value)
+
+        async def ask(index: int) -> Outcome:
+            value = await self._issuer.store.read_value(self._issuer.claim.lease.target, name)
+            return ABSENT if value is None else Success(value)
+
+        read = value_of(serde, f"state {name!r}")
+
+        def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
+            if outcome == ABSENT:
+                future.set_result(None)
+            else:
+                read(future, outcome)
+
+        return self._issuer.look_up("ctx.get", GET, name, known=known, ask=ask, settle=settle)
+
+    def state_keys(self) -> DurableFuture[list[str]]:
+        """All names of the object's state, sorted."""
+        names = self._state.keys()
+
+        async def ask(index: int) -> Outcome:
+            stored = await self._issuer.store.read_state(self._issuer.claim.lease.target)
+            return Success(orjson.dumps(self._state.merged(stored)))
+
+        known = None if names is None else Success(orjson.dumps(names))
+        return self._issuer.look_up(
+            "ctx.state_keys", STATE_KEYS, "", known=known, ask=ask, settle=value_of(JSON, "the state's names")
+        )
+
+    def set(self, name: str, value: object, serde: Serde[Any]) -> None:
+        """Write a value of the object's state."""
+        checked = _checked_name("A state", name)
+        raw = encode_value(serde, value, what=f"The state {name!r}")
+        if len(raw) > PAYLOAD_BYTES_MAX:
+            raise SerdeError(f"The state {name!r} has {len(raw)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed.")
+        self._issuer.issue("ctx.set", lambda index: SetState(index, checked, raw))
+        self._state.set(checked, raw)
+
+    def clear(self, name: str) -> None:
+        """Remove a value of the object's state."""
+        checked = _checked_name("A state", name)
+        self._issuer.issue("ctx.clear", lambda index: ClearState(index, checked))
+        self._state.clear(checked)
+
+    def clear_all(self) -> None:
+        """Remove the object's whole state."""
+        self._issuer.issue("ctx.clear_all", ClearAll)
+        self._state.clear_all()
+
+    def promise(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
+        """Wait for a promise of the workflow."""
+        checked = _checked_name("A promise", name)
+        return self._issuer.issue(
+            "promise", lambda index: PromiseWait(index, self._issuer.clock.now_ms(), checked), value_of(serde, name)
+        )
+
+    def peek(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
+        """A promise's value; `None` while it is open."""
+        checked = _checked_name("A promise", name)
+
+        async def ask(index: int) -> Outcome:
+            promise = await self._issuer.store.peek_promise(self._issuer.claim.lease.target, checked)
+            return ABSENT if promise is None else promise.outcome
+
+        read = value_of(serde, f"promise {name!r}")
+
+        def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
+            if outcome == ABSENT:
+                future.set_result(None)
+            else:
+                read(future, outcome)
+
+        return self._issuer.look_up("promise.peek", PEEK, checked, known=None, ask=ask, settle=settle)
+
+    def complete_promise(self, name: str, outcome: Outcome) -> DurableFuture[None]:
+        """Complete a promise; a TerminalError 409 where somebody else has."""
+        checked = _checked_name("A promise", name)
+
+        async def ask(index: int) -> Outcome:
+            by = f"{self._invocation_id}:{index}"
+            target = self._issuer.claim.lease.target
+            won, due = await self._issuer.store.complete_promise(target, checked, outcome, by=by)
+            self._issuer.act(due)
+            return Success(b"null") if won else ALREADY
+
+        return self._issuer.look_up(
+            "promise.resolve", COMPLETE_PROMISE, checked, known=None, ask=ask, settle=value_of(JSON, "a promise")
+        )
+
+
+def value_of(serde: Serde[Any], what: str) -> Settle:
+    """Give a future the value that a serde reads, or the error."""
+
+    def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
+        match outcome:
+            case Failure() as failure:
+                future.set_exception(failure.to_error())
+            case Success(raw):
+                try:
+                    future.set_result(decode_value(serde, raw, what=f"The recorded result of {what}"))
+                except Exception as error:
+                    future.set_exception(error)
+
+    return settle
+
+
+def _checked(callee: Callee, argument: bytes, asked: Asked) -> Headers:
+    if callee.key is not None and not 0 < len(callee.key) <= KEY_LENGTH_MAX:
+        raise UsageError(f"A key has 1 to {KEY_LENGTH_MAX} characters; that for {callee.name} has {len(callee.key)}.")
+    if asked.idempotency_key is not None and not 0 < len(asked.idempotency_key) <= KEY_LENGTH_MAX:
+        raise UsageError(f"An idempotency key has 1 to {KEY_LENGTH_MAX} characters, not {len(asked.idempotency_key)}.")
+    if len(argument) > PAYLOAD_BYTES_MAX:
+        raise SerdeError(
+            f"The argument of {callee.name} has {len(argument)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed."
+        )
+    headers = asked.headers or {}
+    if len(headers) > HEADERS_MAX:
+        raise UsageError(f"A call has at most {HEADERS_MAX} headers, not {len(headers)}.")
+    return tuple((name, value.encode()) for name, value in headers.items())
+
+
+def _checked_id(text: str) -> InvocationId:
+    if not is_invocation_id(text):
+        raise UsageError(f"{text!r:.200} is not an invocation id: those are inv_ and 27 hexadecimal digits.")
+    return InvocationId(text)
+
+
+def _checked_name(what: str, name: str) -> str:
+    if not 0 < len(name) <= NAME_LENGTH_MAX:
+        raise UsageError(f"{what} has a name of 1 to {NAME_LENGTH_MAX} characters, not {name!r:.100}.")
+    return name

@@ -1,0 +1,255 @@
+"""Handing results to the handler: the half of an attempt that drives the machine.
+
+**When results are handed out.** The machine's contract wants the handler blocked before each `Ready`. While the handler
+is a single task, it is blocked exactly when it awaits one of our futures (`_awaited`): results go out at once, without
+a turn of the loop, which is what makes replay fast. When it has tasks of its own, or waits through asyncio
+(`gather`, `wait`), `_settle` hands out one result at a time, whenever all its tasks were seen blocked in several
+consecutive turns: a callback of asyncio's takes a turn to run, and one that ends in another (a gather of gathers, a
+`wait_for` of a shielded task) takes as many as there are links until a task has a done waiter.
+
+A cancellation is handed out like a result: it is raised in everything that waits at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from perdure.journal.machine import Machine
+from perdure.journal.moves import Execute, Interrupt, Ready, Suspend, Wait
+from perdure.schemas.commands import Lookup
+from perdure.schemas.entries import CancelChild, Failure, Outcome, Run, StepFailed, Success
+from perdure.schemas.errors import JournalMismatchError, TerminalError
+from perdure.schemas.ids import InvocationId
+
+from .attempt_commands import Settle
+from .attempt_limits import AttemptLimits
+from .clock import Clock
+from .departures import Departure, Holding, Pausing
+from .futures import DurableFuture, complete
+from .journal_writer import JournalWriter
+from .scope import is_blocked
+from .serde import JSON
+from .step_runner import StepRunner
+from .steps import StepCall
+from .suspension import Suspension
+
+CALM_TURNS = 6
+"""Turns of the loop in which all of the handler must be seen blocked: futures and tasks may be wrapped five deep, each
+level without a task of its own. A turn costs some 2 µs."""
+
+CANCELLED = Failure(409, "cancelled")
+"""What a cancellation is to the handler, and the result of what it kept from running."""
+
+
+class Delivering:
+    """What drives one attempt's machine. `attempt.Attempt` makes it whole."""
+
+    invocation_id: InvocationId
+    clock: Clock
+    limits: AttemptLimits
+    loop: asyncio.AbstractEventLoop
+    machine: Machine
+    writer: JournalWriter
+    steps: StepRunner
+    departure: Departure | None
+    wakes_ms: dict[int, float]
+    _suspension: Suspension
+    _closed: bool
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: dict[int, StepCall] = {}
+        self._settles: dict[int, Settle] = {}
+        self._lookups: dict[int, tuple[str, str, Callable[[int], Awaitable[Outcome]]]] = {}
+        self._futures: dict[int, DurableFuture[Any]] = {}
+        self._awaited: DurableFuture[Any] | None = None
+        self._delivered: int = 0
+        self._calm = 0
+        self._settling = False
+
+    def depart(self, departure: Departure) -> None:
+        """End the handler early."""
+        raise NotImplementedError
+
+    def _start_steps(self) -> None:
+        # What `poll(deliver=False)` answers as `Execute`, without making the answer.
+        machine = self.machine
+        while (index := machine.next_step()) is not None:
+            self._execute(index, machine.failed(index))
+
+    def _execute(self, index: int, failed: StepFailed | None) -> None:
+        call = self._calls.get(index)
+        if call is not None:
+            self.steps.start(index, call, failed)
+        else:
+            self.steps.look_up(index, *self._lookups[index])
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """The handler started a task of its own."""
+        if task is not self._task:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def awaiting(self, future: DurableFuture[Any]) -> None:
+        """The handler is about to wait for `future`."""
+        if self._closed:
+            return
+        if self._tasks:
+            self._settle_soon()
+        else:
+            self._awaited = future
+            self._pump()
+
+    def watched(self) -> None:
+        """Something waits for one of our futures through a callback."""
+        if self._awaited is None or self._awaited.done():
+            self._settle_soon()
+
+    def _progress(self) -> None:
+        if self._closed or self.departure is not None:
+            return
+        self._suspension.reset()
+        if self.machine.pause_asked:
+            self.depart(Holding())
+        elif self.machine.length > self.limits.journal_entries_max:
+            self.depart(Pausing(self.limits.too_long(self.invocation_id, self.machine.length)))
+        elif self._tasks or self._awaited is None or self._awaited.done():
+            self._settle_soon()
+        else:
+            self._pump()
+
+    def _pump(self) -> None:
+        # The handler is one task, and blocked on `_awaited`.
+        awaited, machine, holding = self._awaited, self.machine, self._suspension.holding
+        while awaited is not None and not awaited.done():
+            match machine.poll(deliver=not holding):
+                case Ready() as ready:
+                    self._deliver(ready)
+                case Interrupt() as interrupt:
+                    self._interrupt(interrupt)
+                case Execute(index, failed):
+                    self._execute(index, failed)
+                case Wait():
+                    self._check_blocked()
+                    if machine.cancelling and self.steps.backing_off:
+                        self._give_up_pauses()
+                    if self.steps.backing_off or holding:
+                        self._suspension.consider()
+                    return
+                case Suspend():
+                    self._check_blocked()
+                    self._suspension.consider()
+                    return
+        self._awaited = None
+
+    def _check_blocked(self) -> None:
+        if not self._suspension.holding:
+            try:
+                self.machine.check_blocked()
+            except JournalMismatchError as error:
+                self.depart(Pausing(error))
+
+    def _settle_soon(self) -> None:
+        if not self._settling:
+            self._settling = True
+            self.loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._closed or self.departure is not None:
+            return
+        self._start_steps()
+        if self.machine.pending:
+            self.writer.flush_soon()
+        if self.machine.cancelling and self.steps.backing_off:
+            self._give_up_pauses()
+        if not self._deliverable or self._suspension.holding:
+            self._calm = 0
+            self._suspension.consider()
+            return
+        self._calm = self._calm + 1 if self.blocked else 0
+        if self._calm >= CALM_TURNS:
+            self._calm = 0
+            match self.machine.take():
+                case Ready() as ready:
+                    self._deliver(ready)
+                case Interrupt() as interrupt:
+                    self._interrupt(interrupt)
+                case None:
+                    # A signal that nobody waits for yet.
+                    pass
+        self._settle_soon()
+
+    @property
+    def _deliverable(self) -> bool:
+        """Whether the machine has something for the handler, and the handler something that can take it."""
+        if self.machine.cancelling and not any(future.watched for future in self._futures.values()):
+            # It waits for nothing durable; a cancellation is seen where it does next.
+            return False
+        return self.machine.deliverable
+
+    @property
+    def blocked(self) -> bool:
+        """Whether all tasks of the handler are blocked."""
+        return self._task is not None and is_blocked(self._task) and all(map(is_blocked, self._tasks))
+
+    @property
+    def certain(self) -> bool:
+        """Whether the handler is known to wait for nothing but a durable future."""
+        return self._awaited is not None and not self._awaited.done() and not self._tasks
+
+    def _deliver(self, ready: Ready) -> None:
+        index, outcome = ready
+        future, call, values = self._futures.pop(index), self._calls.pop(index, None), self.steps.values
+        self.wakes_ms.pop(index, None)
+        future.completed_as = self._delivered = self._delivered + 1
+        if call is None:
+            self._settle_other(index, future, outcome)
+        elif index in values:
+            # Read back already, when it was executed here.
+            value = values.pop(index)
+            if type(outcome) is Success and not future.done():
+                future.set_result(value)
+        elif not future.done():
+            complete(future, outcome, call.traits.serde)
+
+    def _settle_other(self, index: int, future: DurableFuture[Any], outcome: Outcome) -> None:
+        settle = self._settles.pop(index, None)
+        self._lookups.pop(index, None)
+        if future.done():
+            return
+        if settle is None:
+            complete(future, outcome, JSON)
+        else:
+            settle(future, outcome)
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        """Raise the cancellation in everything that waits, and have it go on to the callees."""
+        now_ms = self.clock.now_ms()
+        for index in interrupt.dropped:
+            self.machine.propose(self._cancelled(index, now_ms))
+        for child in interrupt.children:
+            self.machine.propose(CancelChild(now_ms, interrupt.cause, child))
+            self.writer.sends = True
+        error = TerminalError(CANCELLED.message, CANCELLED.code)
+        for index, future in list(self._futures.items()):
+            if future is self._awaited or future.watched:
+                future.completed_as = self._delivered = self._delivered + 1
+                self._futures[index] = future.interrupt(error)
+        self.writer.flush_soon()
+
+    def _cancelled(self, index: int, at_ms: int) -> Run | Lookup:
+        call = self._calls.get(index)
+        if call is not None:
+            return Run(index, call.name, at_ms, 0, CANCELLED)
+        kind, name, _ = self._lookups[index]
+        return Lookup(kind, index, name, at_ms, False, CANCELLED)
+
+    def _give_up_pauses(self) -> None:
+        """A cancellation waits for what runs, and not for steps that wait to be tried again."""
+        for index in self.steps.give_up_pauses():
+            self.machine.propose(self._cancelled(index, self.clock.now_ms()))
+        self.writer.flush_soon()
