@@ -8,6 +8,7 @@ ns:{s}:due                        sorted set  everything with a deadline; score 
 ns:{s}:status:<status>            sorted set  ids by status; score = since when, for completed until when it is kept
 ns:{s}:object|queue|state|promises:<...>      objects and workflows
 ns:settings                       hash        what is fixed when a namespace is made: slots, format
+ns:starts                         hash        <group>/<topic>: the offsets at which a subscription to its end began
 ns:workers, ns:worker:<id>        zset, hash  live workers by heartbeat, and what each says of itself
 ns:barrier:<worker>               string      the committer's tiny write before it asks for durability
 ```
@@ -109,6 +110,11 @@ class Keys:
     def settings(self) -> str:
         """What is fixed when the namespace is made."""
         return f"{self.namespace}:settings"
+
+    @property
+    def starts(self) -> str:
+        """Where subscriptions began that begin at the end of a topic."""
+        return f"{self.namespace}:starts"
 
     @property
     def workers(self) -> str:

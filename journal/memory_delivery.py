@@ -90,7 +90,7 @@ def wake(
             slot.publish(hints + (record.worker or ""), invocation_id.encode())
             return Delivery("delivered", [HintDue(record.worker or "", invocation_id)])
         case _:
-            return Delivery("delivered")
+            return Delivery("delivered", [])
 
 
 def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output, now_ms: int) -> Concluded:
@@ -152,7 +152,7 @@ def pause(
             slot.write(invocation_id, record, paused)
             slot.due.drop(*(f"{kind}:{invocation_id}" for kind in ("ready", "retry", "wake")))
             slot.move(invocation_id, record, "paused", now_ms)
-            return Delivery("delivered")
+            return Delivery("delivered", [])
 
 
 def resume(slot: Slot, invocation_id: InvocationId, resumed: Resumed, *, now_ms: int) -> Delivery:
@@ -173,4 +173,4 @@ def forget(slot: Slot, invocation_id: InvocationId) -> Delivery:
     if record is None:
         return Delivery("unknown")
     status = record.status
-    return Delivery("delivered") if purge(slot, invocation_id, record) else Delivery("unchanged", status=status)
+    return Delivery("delivered", []) if purge(slot, invocation_id, record) else Delivery("unchanged", status=status)

@@ -64,13 +64,13 @@ def wait(
 
 def _tell(
     slot: Slot, invocation_id: InvocationId, index: int, outcome: Outcome, *, now_ms: int, hints: str
-) -> Sequence[Due]:
+) -> list[Due]:
     record = slot.records.get(invocation_id)
     if record is None or record.status == "completed" or f"c:{index}" in record.once:
         return []
     record.once.add(f"c:{index}")
     slot.write(invocation_id, record, Completion(index, now_ms, outcome))
-    return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints).due
+    return list(wake(slot, invocation_id, record, now_ms=now_ms, hints=hints).due)
 
 
 def edit_state(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import orjson
 
 from perdure.schemas.entries import Positioned
 from perdure.schemas.ids import InvocationId
@@ -44,6 +46,18 @@ class RedisReads(RedisScripts):
     def _summary(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
         call = (b"HMGET", self._keys.of(invocation_id).invocation, *SHOWN)
         return self._wire.call(call, lambda reply: as_summary(invocation_id, reply))
+
+    async def remember_start(self, group: str, topic: str, offsets: Mapping[int, int]) -> Mapping[int, int]:
+        """Keep where a consumer group begins in a topic, by partition, unless that is known; returns what is kept.
+
+        Raises:
+            StoreError: Redis refuses it.
+        """
+        field, text = f"{group}/{topic}", orjson.dumps({str(number): offset for number, offset in offsets.items()})
+        kept = self._wire.call((b"HSETNX", self._keys.starts, field, text), same)
+        found = self._wire.call((b"HGET", self._keys.starts, field), same)
+        await kept
+        return {int(number): offset for number, offset in orjson.loads(await found).items()}
 
     async def heartbeat(self, worker: str, facts: dict[str, str]) -> Sequence[str]:
         """See `Store.heartbeat`."""

@@ -8,7 +8,7 @@ import pytest
 
 from perdure.journal.store import Claimed, Duplicate, Full, Lease, Queued, ResumeDue, Scheduled
 from perdure.schemas.commands import ClearAll, ClearState, SetState
-from perdure.schemas.entries import Cancelled
+from perdure.schemas.entries import Cancelled, Entry
 from perdure.schemas.errors import FencedError
 from perdure.schemas.ids import InvocationId
 
@@ -74,7 +74,8 @@ async def test_nobody_claims_what_was_handed_over(bench: Bench) -> None:
 async def test_other_keys_and_other_handlers_do_not_wait(bench: Bench) -> None:
     """Neither a shared handler of the key, nor an exclusive one of another."""
     await admitted(bench, **EXCLUSIVE)
-    for other in ({"key": "k"}, {"key": "other", "mode": "exclusive"}, {}):
+    others: list[dict[str, Any]] = [{"key": "k"}, {"key": "other", "mode": "exclusive"}, {}]
+    for other in others:
         assert isinstance(await bench.store.admit(admission(**other), lease_ms=LEASE_MS), Claimed)
 
 
@@ -148,7 +149,12 @@ async def test_a_delayed_one_holds_a_free_object_when_it_is_due(bench: Bench) ->
 async def test_state_is_written_with_the_entries_that_say_so(bench: Bench) -> None:
     """In the order of the entries, under the fence; a resend of the append writes nothing over it."""
     lease = await admitted(bench, **EXCLUSIVE)
-    writes = [SetState(0, "a", b"1"), SetState(1, "b", b'{"x":[1]}'), SetState(2, "a", b"2"), ClearState(3, "gone")]
+    writes: list[Entry] = [
+        SetState(0, "a", b"1"),
+        SetState(1, "b", b'{"x":[1]}'),
+        SetState(2, "a", b"2"),
+        ClearState(3, "gone"),
+    ]
     await bench.store.append(lease, writes, after=1, seq=1, progress=True)
     assert await bench.store.read_state(TARGET) == {"a": b"2", "b": b'{"x":[1]}'}
     assert await entries_of(bench, lease.invocation_id) == writes
@@ -192,7 +198,7 @@ async def test_any_bytes_can_be_a_value_under_any_name(bench: Bench, value: byte
     """JSON is kept as it is, all else as base64; names are any text."""
     lease = await admitted(bench, **EXCLUSIVE)
     names = ["plain", ',"value":', 'Größe\n\t"', "=", ""]
-    writes = [SetState(index, name, value) for index, name in enumerate(names)]
+    writes: list[Entry] = [SetState(index, name, value) for index, name in enumerate(names)]
     await bench.store.append(lease, writes, after=1, seq=1, progress=True)
     assert await bench.store.read_state(TARGET) == dict.fromkeys(names, value)
     assert await bench.store.read_value(TARGET, names[1]) == value

@@ -1,0 +1,191 @@
+"""The store's contract: what comes from outside into a journal comes once, and whoever waits for it wakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.journal.store import Delivery, HintDue, Lease, ReplyDue, ResumeDue
+from perdure.schemas.entries import Cancelled, Completion, Failure, Output, Signalled, Success
+from perdure.schemas.ids import InvocationId
+
+from .store_contract import (
+    LEASE_MS,
+    MINUTE_MS,
+    Bench,
+    admission,
+    admitted,
+    claimed,
+    completed,
+    entries_of,
+    fields_of,
+    new_id,
+    run,
+    suspended,
+    sweep_all,
+)
+
+DONE = Completion(4, 5, Success(b'"x"'))
+BROUGHT: dict[str, Completion | Signalled | Cancelled] = {
+    "completion": DONE,
+    "signal": Signalled("go", 5, Success(b"\x00")),
+    "cancellation": Cancelled(5),
+}
+
+
+@pytest.mark.parametrize("kind", BROUGHT)
+async def test_what_is_delivered_wakes_who_is_suspended(bench: Bench, kind: str) -> None:
+    """It stands in the journal, the invocation is ready, and the deliverer has the record to produce."""
+    lease = await suspended(bench)
+    resume = ResumeDue(lease.invocation_id, 1, "Greeter")
+    answer = await bench.store.deliver(lease.invocation_id, BROUGHT[kind], once="x:1")
+    assert answer == Delivery("delivered", [resume])
+    assert await entries_of(bench, lease.invocation_id) == [BROUGHT[kind]]
+    assert (await claimed(bench, lease)).entries[1].entry == BROUGHT[kind]
+
+
+async def test_a_worker_that_runs_it_is_hinted(bench: Bench) -> None:
+    """On its channel and in the answer; its next append brings the entry."""
+    lease = await admitted(bench)
+    answer = await bench.store.deliver(lease.invocation_id, DONE, once="c:4")
+    assert answer == Delivery("delivered", [HintDue("w1", lease.invocation_id)])
+    assert await bench.messages() == [(bench.keys.hints("w1"), lease.invocation_id.encode())]
+    appended = await bench.store.append(lease, [run(0)], after=1, seq=1, progress=True)
+    assert [entry for _, _, entry in appended.tail or ()] == [DONE, run(0)]
+
+
+async def test_a_suspension_that_has_not_seen_it_does_not_happen(bench: Bench) -> None:
+    """What came a moment before comes back as the answer."""
+    lease = await admitted(bench)
+    await bench.store.deliver(lease.invocation_id, DONE, once="c:4")
+    stays = await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
+    assert stays is not None
+    assert [entry for _, _, entry in stays.tail or ()] == [DONE]
+
+
+@pytest.mark.parametrize("status", ["running", "suspended", "ready", "backing-off", "paused", "scheduled"])
+async def test_a_repeat_is_known(bench: Bench, status: str) -> None:
+    """Whatever became of the first one, and whatever the repeat says: nothing is written."""
+    lease = await in_status(bench, status)
+    first = await bench.store.deliver(lease, DONE, once="c:4")
+    assert first.result == "delivered"
+    await bench.messages()
+    before = await bench.dump()
+    for entry in (DONE, Completion(4, 9, Success(b"2"))):
+        assert await bench.store.deliver(lease, entry, once="c:4") == Delivery("known")
+    assert await bench.dump() == before
+    assert await bench.messages() == []
+    assert (await bench.store.deliver(lease, DONE, once="c:5")).result == "delivered"
+
+
+async def in_status(bench: Bench, status: str) -> InvocationId:
+    """An invocation that has come to that status."""
+    starts_ms = await bench.now_ms() + MINUTE_MS if status == "scheduled" else 0
+    asked = admission(not_before_ms=starts_ms)
+    await bench.store.admit(asked, lease_ms=LEASE_MS)
+    lease, store = Lease(asked.invocation_id, 1, "t1", "w1"), bench.store
+    if status == "suspended":
+        await store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
+    elif status == "ready":
+        await store.release(lease, [], after=1, seq=1)
+    elif status == "backing-off":
+        await store.back_off(lease, [], after=1, seq=1, retry_in_ms=MINUTE_MS, failure="x")
+    elif status == "paused":
+        await store.give_up(lease, [], after=1, seq=1, failure="x")
+    assert (await fields_of(bench, asked.invocation_id))["status"] == status
+    return asked.invocation_id
+
+
+@pytest.mark.parametrize("status", ["ready", "backing-off", "paused", "scheduled"])
+async def test_a_result_wakes_nobody_who_waits_for_something_else(bench: Bench, status: str) -> None:
+    """It is in the journal when the invocation goes on."""
+    lease = await in_status(bench, status)
+    assert await bench.store.deliver(lease, DONE, once="c:4") == Delivery("delivered", [])
+    assert (await fields_of(bench, lease))["status"] == status
+    assert await entries_of(bench, lease) == [DONE]
+
+
+async def test_a_result_that_comes_too_late_is_not_written(bench: Bench) -> None:
+    """There is an outcome, or there is no such invocation; neither has a place for it."""
+    lease = await admitted(bench)
+    await completed(bench, lease)
+    before = await bench.dump()
+    assert await bench.store.deliver(lease.invocation_id, DONE, once="c:4") == Delivery("completed")
+    assert await bench.store.deliver(new_id(), DONE, once="c:4") == Delivery("unknown")
+    assert await bench.dump() == before
+
+
+async def test_an_answer_to_what_the_store_lost_is_a_gap(bench: Bench) -> None:
+    """The command that it answers is not there any more: whoever asks again makes it anew."""
+    lease = await suspended(bench)
+    before = await bench.dump()
+    assert await bench.store.deliver(lease.invocation_id, DONE, once="c:4", position=2) == Delivery("gap")
+    assert await bench.dump() == before
+    assert (await bench.store.deliver(lease.invocation_id, DONE, once="c:4", position=1)).result == "delivered"
+
+
+async def test_names_of_what_came_are_no_fields_for_people(bench: Bench) -> None:
+    """Listings show the invocation, and not everything that was ever delivered to it."""
+    lease = await admitted(bench)
+    for index in range(3):
+        await bench.store.deliver(lease.invocation_id, DONE, once=f"c:{index}")
+    assert not [name for name in await fields_of(bench, lease.invocation_id) if ":" in name]
+    (listed,) = await bench.store.list_invocations("running", invocations_max=9)
+    assert listed.fields == await fields_of(bench, lease.invocation_id)
+
+
+async def test_what_has_not_begun_ends_when_it_is_cancelled(bench: Bench) -> None:
+    """With a failure 409 that everybody who waits is told; it never starts."""
+    waiter = bench.keys.outcomes("c1")
+    starts_ms = await bench.now_ms() + MINUTE_MS
+    asked = admission(not_before_ms=starts_ms, waiter=waiter, reply_to="replies")
+    await bench.store.admit(asked, lease_ms=LEASE_MS)
+    answer = await bench.store.deliver(asked.invocation_id, Cancelled(5), once="x:1")
+    cancelled = Failure(409, "cancelled", {})
+    assert answer == Delivery("delivered", [ReplyDue(asked.invocation_id, ["replies"], cancelled, [])])
+    assert [channel for channel, _ in await bench.messages()] == [waiter]
+    first, last = await entries_of(bench, asked.invocation_id)
+    assert first == Cancelled(5)
+    assert isinstance(last, Output)
+    assert last.outcome == cancelled
+    assert await bench.store.deliver(asked.invocation_id, Cancelled(5), once="x:1") == Delivery("completed")
+    await bench.store.acknowledge(asked.invocation_id, reply=True)
+    await bench.pass_ms(2 * 60 * MINUTE_MS)
+    await sweep_all(bench)
+    assert await bench.dump() == {"kept": set()}
+
+
+@pytest.mark.parametrize("status", ["backing-off", "paused"])
+async def test_a_cancellation_wakes_who_waits_for_a_retry_or_a_person(bench: Bench, status: str) -> None:
+    """The handler gets the chance to compensate; its old deadline does nothing."""
+    who = await in_status(bench, status)
+    answer = await bench.store.deliver(who, Cancelled(5), once="x:1")
+    assert answer == Delivery("delivered", [ResumeDue(who, 1, "Greeter")])
+    assert await bench.store.deliver(who, Cancelled(5), once="x:1") == Delivery("known")
+    await claimed(bench, Lease(who, 1, "", ""))
+    await bench.pass_ms(5 * MINUTE_MS)
+    assert await sweep_all(bench) == []
+
+
+@pytest.mark.parametrize("way", ["back off", "give up"])
+async def test_a_cancellation_that_an_attempt_has_not_seen_is_seen_by_the_next_at_once(bench: Bench, way: str) -> None:
+    """It came while the attempt failed: nobody waits for the back-off, or for a person."""
+    lease = await admitted(bench)
+    await bench.store.deliver(lease.invocation_id, Cancelled(5), once="x:1")
+
+    async def leave() -> None:
+        if way == "back off":
+            await bench.store.back_off(lease, [run(0)], after=1, seq=1, retry_in_ms=60 * MINUTE_MS, failure="x")
+        else:
+            await bench.store.give_up(lease, [run(0)], after=1, seq=1, failure="x")
+
+    await leave()
+    before = await bench.dump()
+    await leave()
+    assert await bench.dump() == before
+    assert await sweep_all(bench) == [ResumeDue(lease.invocation_id, 1, "Greeter")]
+    claim = await claimed(bench, lease)
+    assert claim.failures == 1
+    # One that was seen does not keep the next failure from waiting.
+    await bench.store.back_off(claim.lease, [], after=4, seq=1, retry_in_ms=60 * MINUTE_MS, failure="x")
+    assert await sweep_all(bench) == []
+    assert (await fields_of(bench, lease.invocation_id))["status"] == "backing-off"
