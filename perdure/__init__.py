@@ -33,10 +33,12 @@ from perdure.worker.context import Context, Request
 from perdure.worker.futures import DurableFuture
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.payload_codec import PayloadCodec
+from perdure.worker.record_source import RecordSource
 from perdure.worker.scope import StepInfo, current_step
 from perdure.worker.serde import BytesSerde, DefaultSerde, JsonSerde, PydanticJsonSerde, Serde
 from perdure.worker.service import Service
 from perdure.worker.settings import Settings
+from perdure.worker.subscriptions import Subscription
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
 
@@ -56,6 +58,7 @@ __all__ = [
     "PayloadCodec",
     "PerdureError",
     "PydanticJsonSerde",
+    "RecordSource",
     "Request",
     "RetryableError",
     "RunOptions",
@@ -66,6 +69,7 @@ __all__ = [
     "SettingsError",
     "StepInfo",
     "StoreError",
+    "Subscription",
     "TerminalError",
     "UsageError",
     "VirtualObject",

@@ -20,6 +20,7 @@ from .definitions import Definition
 from .handler import Handler
 from .options import HandlerOptions, InvocationRetryPolicy
 from .payload_codec import PayloadCodec, checked_codec
+from .subscriptions import Subscription, checked_subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Application:
         handlers: Every handler by (service name, handler name), its options resolved against the application's.
         lifespan: Entered around a worker's life.
         payload_codec: What values go through on their way to Redis and Kafka, and back.
+        subscriptions: Topics of others whose records invoke handlers; their handlers are named.
     """
 
     services: Mapping[str, Definition]
     handlers: Mapping[tuple[str, str], Handler]
     lifespan: Lifespan | None = None
     payload_codec: PayloadCodec | None = None
+    subscriptions: tuple[Subscription, ...] = ()
 
     def __iter__(self) -> Iterator[Handler]:
         """All handlers, service by service."""
@@ -60,6 +63,7 @@ def app(
     invocation_retry_policy: InvocationRetryPolicy | None = None,
     lifespan: Lifespan | None = None,
     payload_codec: PayloadCodec | None = None,
+    subscriptions: Iterable[Subscription] = (),
 ) -> Application:
     """Make an application of services. They take no more handlers from here on.
 
@@ -74,6 +78,7 @@ def app(
             takes longer to leave than a worker may take to stop is cut off.
         payload_codec: Encodes what values become on their way to Redis and Kafka, to compress or encrypt them. Workers
             and clients of a namespace need the same one.
+        subscriptions: Existing topics whose records invoke handlers of these services, each record once.
 
     Raises:
         DefinitionError: There is none, one has no handlers or is not a service, two have names that Kafka takes for the
@@ -96,7 +101,8 @@ def app(
     }
     for service in by_name.values():
         service.seal()
-    return Application(MappingProxyType(by_name), MappingProxyType(handlers), lifespan, codec)
+    subscribed = checked_subscriptions(subscriptions, handlers)
+    return Application(MappingProxyType(by_name), MappingProxyType(handlers), lifespan, codec, subscribed)
 
 
 def load_application(target: str) -> Application:

@@ -87,6 +87,10 @@ class Committer:
         if len(self._unvouched) >= UNVOUCHED_MAX:
             self._room.clear()
 
+    def current(self, record: Record, generation: int) -> bool:
+        """Whether a record that was fetched and not admitted is this worker's: its partition was not revoked since."""
+        return self._offsets.open(record.partition, record.offset, generation=generation)
+
     async def room(self) -> None:
         """Return when more records may be taken."""
         await self._room.wait()

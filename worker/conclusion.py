@@ -38,6 +38,7 @@ from .departures import (
 )
 from .handler import decode_argument, encode_result
 from .object_context import context_class
+from .record_source import read_source
 from .scope import SCOPE
 from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
 
@@ -150,6 +151,7 @@ def _request(attempt: Attempt) -> Request:
         attempt=claim.lease.epoch,
         body=first.value,
         idempotency_key=claim.idempotency_key or None,
+        source=read_source(claim.source),
     )
 
 

@@ -22,6 +22,7 @@ from .calling import Calling
 from .clock import Clock
 from .futures import DurableFuture
 from .options import RunOptions
+from .record_source import RecordSource
 from .scope import current_step
 from .serde import DEFAULT_SERDE, Serde
 
@@ -43,6 +44,7 @@ class Request:
         attempt: Which attempt this is, from 1.
         body: The argument, before any serde.
         idempotency_key: Of the invocation, where its record had one.
+        source: The record that it was made of; `None` where another invocation called it.
     """
 
     id: InvocationId
@@ -51,6 +53,7 @@ class Request:
     attempt: int
     body: bytes
     idempotency_key: str | None
+    source: RecordSource | None = None
 
     @property
     def step_idempotency_key(self) -> str | None:

@@ -16,9 +16,9 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from perdure.journal.store import (
-    Caller,
     CascadeDue,
     Due,
     HintDue,
@@ -32,29 +32,27 @@ from perdure.journal.store import (
 from perdure.schemas.entries import Entry, Outcome
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.records import Resume, encode_reply
+from perdure.schemas.records import Resume
 
 from .application import Application
 from .attempt import Attempt
 from .attempts import Attempts, AttemptSettings
-from .broker import Broker, Outgoing, Record
+from .broker import Broker, Outgoing
 from .clock import Clock
 from .committer import Committer, DurableBarrier
+from .dead_letters import failure_letter
 from .departures import AttemptEnd, Completed, Left, Lost, Released
 from .dispatch import Dispatcher
-from .intake import Intake, IntakeLimits
+from .intake import Intake, IntakeLimits, Progress
 from .leases import Renewal
 from .outbox import Outbox
+from .readings import EnvelopeReading, Reading, SubscriptionReading
+from .replying import Replies
+from .sources import Feed, Source, Turns
 from .timers import Timers
-from .topics import dead_letter_topic, is_resume_topic, resume_topic, service_topic
+from .topics import dead_letter_topic, resume_topic, service_topic
 
 logger = logging.getLogger(__name__)
-
-BATCH_MAX = 500
-"""Records taken at once: their admissions are one round trip, a few milliseconds of Redis's time."""
-
-POLL_WAIT_MS = 250
-"""How long a poll waits for the first record; only a stop has to wait for it."""
 
 HEARTBEAT_S = 2.0
 """How often a worker says that it lives: a newcomer's share of the slots is noticed that late, which costs nothing but
@@ -103,6 +101,7 @@ class Engine:
         new_token: Makes a fencing token that nobody made before.
         threads: Where sync steps run.
         facts: What this worker says of itself in Redis.
+        feeds: The consumer groups of the application's subscriptions; their brokers are entered by the caller, too.
     """
 
     def __init__(
@@ -118,14 +117,13 @@ class Engine:
         new_token: Callable[[], str],
         threads: Executor,
         facts: dict[str, str],
+        feeds: Sequence[Feed[Broker]] = (),
     ) -> None:
         self._settings = settings
         self._store = store
         self._broker = broker
         self._clock = clock
         self._facts = facts
-        self._services = {service_topic(settings.namespace, name): name for name in application.services}
-        self._resumes = {resume_topic(settings.namespace, name): name for name in application.services}
         self._outbox = Outbox(broker, clock=clock)
         self._timers = Timers(store, clock=clock, worker=settings.worker, lease_ms=settings.lease_ms, on_due=self._due)
         self._attempts = Attempts(
@@ -154,26 +152,69 @@ class Engine:
             spawn=self._attempts.spawn,
         )
         self._renewal = renewal
-        self._committer = Committer(broker, barrier, clock=clock, admit_again=self._take_again)
-        self._intake = Intake(
-            application,
+        self._application = application
+        self._barrier = barrier
+        self._new_token = new_token
+        self._turns = Turns(self._attempts.room)
+        own = self._own_source()
+        self._committer = own.committer
+        self._sources = [own, *map(self._subscribed_source, feeds)]
+        self._replies = Replies(
             store,
             self._outbox,
-            clock=clock,
-            worker=settings.worker,
-            new_token=new_token,
-            services=self._services,
-            resumes=self._resumes,
-            limits=IntakeLimits(settings.record_bytes_max, settings.lease_ms, dead_letter_topic(settings.namespace)),
+            tell=self._dispatcher.tell,
+            letter=partial(
+                failure_letter,
+                store,
+                topic=dead_letter_topic(settings.namespace),
+                codec=application.payload_codec,
+            ),
+            durable=self._committer.durable if settings.reply_durable else None,
+            spawn=self._attempts.spawn,
+        )
+        self._turn = 0
+        self._stopping = asyncio.Event()
+
+    def _own_source(self) -> Source:
+        namespace, services = self._settings.namespace, self._application.services
+        read = EnvelopeReading(
+            self._application,
+            {service_topic(namespace, name): name for name in services},
+            record_bytes_max=self._settings.record_bytes_max,
+            now_ms=self._clock.now_ms,
+        )
+        resumes = frozenset(resume_topic(namespace, name) for name in services)
+        return self._source(self._broker, read, resumes=resumes)
+
+    def _subscribed_source(self, feed: Feed[Broker]) -> Source:
+        read = SubscriptionReading(
+            self._application,
+            feed.subscriptions,
+            group=feed.group,
+            record_bytes_max=self._settings.record_bytes_max,
+            now_ms=self._clock.now_ms,
+        )
+        return self._source(feed.broker, read, resumes=frozenset())
+
+    def _source(self, broker: Broker, read: Reading, *, resumes: frozenset[str]) -> Source:
+        committer = Committer(
+            broker, self._barrier, clock=self._clock, admit_again=lambda records: intake.take_again(records)
+        )
+        intake = Intake(
+            self._application,
+            self._store,
+            self._outbox,
+            clock=self._clock,
+            worker=self._settings.worker,
+            new_token=self._new_token,
+            read=read,
+            resumes=resumes,
+            limits=IntakeLimits(self._settings.lease_ms, dead_letter_topic(self._settings.namespace)),
             start=self._attempts.start,
-            settled=self._committer.admitted,
+            progress=Progress(committer.admitted, committer.current),
             tell=self._tell,
         )
-        self._replying: dict[InvocationId, int] = {}
-        self._turn = 0
-        self._taking = asyncio.Lock()
-        self._stopping = asyncio.Event()
-        broker.listen(self._committer)
+        return Source(broker, committer, intake, turns=self._turns, clock=self._clock, first=resumes.__contains__)
 
     def stop(self) -> None:
         """Take nothing more, finish or hand over what runs, and return from `run`. For signal handlers too."""
@@ -201,7 +242,8 @@ class Engine:
 
     def expected(self) -> Sequence[Lease]:
         """See `HeldLeases`."""
-        return [*self._intake.expected(), *self._dispatcher.expected()]
+        asked = [lease for source in self._sources for lease in source.intake.expected()]
+        return [*asked, *self._dispatcher.expected()]
 
     def renewed(self, lease: Lease, length: int | None) -> None:
         """See `HeldLeases`."""
@@ -219,7 +261,8 @@ class Engine:
             PerdureError: What is needed at the start cannot be had.
             ExceptionGroup: A part failed in a way that it does not mend by itself; the worker must be started anew.
         """
-        await self._committer.start()
+        for source in self._sources:
+            await source.committer.start()
         async with asyncio.TaskGroup() as parts:
             services = [
                 parts.create_task(work, name=name)
@@ -227,52 +270,29 @@ class Engine:
                     ("outbox", self._outbox.run()),
                     ("timers", self._timers.run()),
                     ("leases", self._renewal.run(self)),
-                    ("committer", self._committer.run()),
                     ("heartbeat", self._heartbeat()),
+                    *(("committer", source.committer.run()) for source in self._sources),
                 )
             ]
-            intake = parts.create_task(self._take(), name="intake")
+            intakes = [parts.create_task(source.run(), name="intake") for source in self._sources]
             self._attempts.open(parts)
             await self._stopping.wait()
-            await self._end_intake(intake)
+            await self._turns.end(intakes, patience_s=LAST_WORDS_S)
             await self._attempts.drain(grace_ms=self._settings.grace_ms)
             await self._last_words()
             for service in services:
                 service.cancel()
-
-    async def _end_intake(self, intake: asyncio.Task[None]) -> None:
-        try:
-            # Between two batches: cancelling one would leave leases that nobody runs and nobody lets go.
-            async with asyncio.timeout(LAST_WORDS_S), self._taking:
-                intake.cancel()
-        except TimeoutError:
-            intake.cancel()
 
     async def _last_words(self) -> None:
         try:
             # Bounded: with Kafka away, `due` produces again what is left here.
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._outbox.emptied()
-                await self._committer.commit()
+                for source in self._sources:
+                    await source.committer.commit()
                 await self._store.retire(self._settings.worker)
         except (TimeoutError, PerdureError) as error:
             logger.warning("not all was said while stopping, and other workers will do what is left: %r", error)
-
-    async def _take(self) -> None:
-        while True:
-            room = await self._attempts.room()
-            await self._committer.room()
-            records = await self._broker.poll(
-                first=is_resume_topic, records_max=min(room, BATCH_MAX), wait_ms=POLL_WAIT_MS
-            )
-            if records:
-                # Before the next await, or a rebalance in between would count them in the wrong generation.
-                batch = [(record, self._committer.fetched(record)) for record in records]
-                async with self._taking:
-                    await self._intake.take(batch)
-
-    async def _take_again(self, records: Sequence[Record]) -> None:
-        await self._intake.take_again(records)
 
     async def _heartbeat(self) -> None:
         while True:
@@ -288,7 +308,7 @@ class Engine:
                 case ResumeDue(invocation_id, epoch, service):
                     self._resume(invocation_id, epoch, service)
                 case ReplyDue(invocation_id, topics, outcome, callers):
-                    self._reply(invocation_id, topics, callers, outcome)
+                    self._replies.put(invocation_id, topics, callers, outcome)
                 case OutgoingDue(invocation_id, position, entry):
                     self._dispatcher.send(invocation_id, position, entry)
                 case CascadeDue(invocation_id):
@@ -315,33 +335,6 @@ class Engine:
         self._turn += 1
         return own[self._turn % len(own)]
 
-    def _reply(
-        self, invocation_id: InvocationId, topics: Sequence[str], callers: Sequence[Caller], outcome: Outcome
-    ) -> None:
-        if invocation_id in self._replying:
-            # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
-            return
-        self._replying[invocation_id] = len(topics) + (1 if callers else 0)
-        if callers:
-            self._attempts.spawn(self._tell_callers(invocation_id, callers, outcome))
-        value = encode_reply(invocation_id, outcome) if topics else b""
-        replies = [Outgoing(topic, invocation_id.encode(), value) for topic in topics]
-        if self._settings.reply_durable and replies:
-            self._attempts.spawn(self._reply_when_durable(invocation_id, replies))
-        else:
-            self._put_replies(invocation_id, replies)
-
-    async def _tell_callers(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
-        told = False
-        try:
-            told = await self._dispatcher.tell(callers, outcome)
-        finally:
-            if told:
-                self._replied(invocation_id)
-            else:
-                # Told again when due.
-                self._replying.pop(invocation_id, None)
-
     def _tell(self, caller: str, outcome: Outcome, then: Callable[[], None]) -> None:
         async def tell() -> None:
             if await self._dispatcher.tell([caller_of(caller)], outcome):
@@ -349,35 +342,12 @@ class Engine:
 
         self._attempts.spawn(tell())
 
-    async def _reply_when_durable(self, invocation_id: InvocationId, replies: Sequence[Outgoing]) -> None:
-        try:
-            await self._committer.durable()
-        except PerdureError as error:
-            # Nothing vouches for the outcome: `due` names the reply again, with what Redis holds then.
-            self._replying.pop(invocation_id, None)
-            logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
-        else:
-            self._put_replies(invocation_id, replies)
-
-    def _put_replies(self, invocation_id: InvocationId, replies: Sequence[Outgoing]) -> None:
-        for reply in replies:
-            self._outbox.put(reply, lambda: self._replied(invocation_id))
-
-    def _replied(self, invocation_id: InvocationId) -> None:
-        left = self._replying.get(invocation_id)
-        if left is None:
-            return
-        self._replying[invocation_id] = left - 1
-        if left == 1:
-            del self._replying[invocation_id]
-            self._attempts.spawn(self._store.acknowledge(invocation_id, reply=True))
-
     def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
         claim = attempt.claim
         match end:
             case Completed(outcome, topics, callers, following):
                 if topics or callers:
-                    self._reply(claim.lease.invocation_id, topics, callers, outcome)
+                    self._replies.put(claim.lease.invocation_id, topics, callers, outcome)
                 if following is not None:
                     self._hand_over(following)
             case Released():

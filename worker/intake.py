@@ -1,10 +1,15 @@
-"""From fetched records to admitted invocations, claimed resumes and dead letters."""
+"""From fetched records to admitted invocations, claimed resumes and dead letters.
+
+Law: what a full queue refuses holds its partition back, in memory and in order, until there is room. Nothing of that
+partition is fetched meanwhile, and others go on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
 from perdure.journal.store import (
@@ -20,49 +25,67 @@ from perdure.journal.store import (
     Store,
 )
 from perdure.schemas.entries import Outcome
-from perdure.schemas.errors import DecodeError, PerdureError
-from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record
-from perdure.schemas.limits import HEADERS_MAX
-from perdure.schemas.records import Envelope, Resume, decode_invocation, decode_resume, encode_reply
+from perdure.schemas.errors import DecodeError, PerdureError, StoreError
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.records import Resume, decode_resume, encode_reply
 
-from .admissions import Invoke, admission_of, first_claim, handler_for
+from .admissions import admission_of, first_claim
 from .application import Application
-from .broker import Headers, Outgoing, Record, stray_names
+from .broker import Outgoing, Partition, Record
 from .clock import Clock
+from .dead_letters import unreadable_letter
 from .outbox import Outbox
+from .readings import DEAD_LETTER_REPLY, Reading, check_names
 
 logger = logging.getLogger(__name__)
 
 
 class IntakeLimits(NamedTuple):
-    """Bounds on what is taken.
+    """What holds for every record.
 
     Attributes:
-        record_bytes_max: A larger value is a dead letter.
         lease_ms: Of the first lease.
         dead_letter_topic: Where what cannot be understood goes.
     """
 
-    record_bytes_max: int
     lease_ms: int
     dead_letter_topic: str
 
 
+class Fetched(NamedTuple):
+    """A record, with the generation of its partition's assignment."""
+
+    record: Record
+    generation: int
+
+
+class Progress(NamedTuple):
+    """Who is told what became of records: `committer.Committer`.
+
+    Attributes:
+        settled: The offset of this record may move.
+        current: Whether this record is still this worker's to take.
+    """
+
+    settled: Callable[[Record, int], None]
+    current: Callable[[Record, int], bool]
+
+
 class Intake:
-    """Takes batches of records.
+    """Takes the batches of one consumer group.
 
     Args:
-        application: Whose services the topics are.
+        application: Whose handlers are invoked.
         store: Where invocations are admitted and claimed.
         outbox: For dead letters and for replies to duplicates.
         clock: For display times.
         worker: This worker's id.
         new_token: Makes a fencing token that nobody made before.
-        services: The service of each topic of new invocations.
-        resumes: Likewise of each resume topic.
+        read: How records are read.
+        resumes: The topics of resume notices.
         limits: Bounds.
         start: Called with every claim; the attempt begins.
-        settled: Called with a record and its generation once its offset may move.
+        progress: Told of records.
         tell: Called with a caller, an outcome, and what to call once the caller knows it.
     """
 
@@ -75,11 +98,11 @@ class Intake:
         clock: Clock,
         worker: str,
         new_token: Callable[[], str],
-        services: Mapping[str, str],
-        resumes: Mapping[str, str],
+        read: Reading,
+        resumes: Collection[str],
         limits: IntakeLimits,
         start: Callable[[Claim], None],
-        settled: Callable[[Record, int], None],
+        progress: Progress,
         tell: Callable[[str, Outcome, Callable[[], None]], None],
     ) -> None:
         self._application = application
@@ -89,48 +112,108 @@ class Intake:
         self._clock = clock
         self._worker = worker
         self._new_token = new_token
-        self._services = services
+        self._read = read
         self._resumes = resumes
         self._expected: dict[str, Lease] = {}
         self._limits = limits
         self._start = start
-        self._settled = settled
+        self._progress = progress
+        self._waiting: dict[Partition, deque[Fetched]] = {}
 
-    async def take(self, records: Sequence[tuple[Record, int]]) -> None:
-        """Admit or claim a batch, with the generation of each record: one round trip, then everything runs.
+    async def take(self, records: Iterable[Fetched]) -> None:
+        """Admit or claim a batch: one round trip, then everything runs.
 
-        A record that cannot be understood becomes a dead letter and holds up nothing but its own offset.
+        A record that cannot be understood becomes a dead letter and holds up nothing but its own offset. Those that a
+        full queue refuses are kept for `take_held`.
         """
-        admissions: list[tuple[Record, int, Admission, Awaitable[Admitted]]] = []
-        claims: list[tuple[Record, int, Lease, Awaitable[Claim | None]]] = []
-        for record, generation in records:
+        for fetched, admission in await self._offer(records):
+            partition = fetched.record.partition
+            if partition not in self._waiting:
+                self._waiting[partition] = deque()
+                logger.warning(
+                    "the queue of %s is full: %s/%d waits at offset %d until there is room",
+                    admission.target,
+                    *partition,
+                    fetched.record.offset,
+                )
+            self._waiting[partition].append(fetched)
+
+    def held(self) -> Set[Partition]:
+        """The partitions of which nothing more is to be fetched now."""
+        for partition, waiting in list(self._waiting.items()):
+            if not self._progress.current(*waiting[0]):
+                # Revoked, or assigned anew: whoever has it now begins at the commit, which is not past these.
+                self._goes_on(partition)
+        return self._waiting.keys()
+
+    async def take_held(self, records_max: int) -> None:
+        """Try again what was refused: the first of each partition and, where there was room, those behind it.
+
+        Args:
+            records_max: At least 1.
+        """
+        firsts = [self._waiting[partition][0] for partition in self.held()][:records_max]
+        refused = {fetched.record.partition for fetched, _ in await self._offer(firsts)}
+        rest: list[Fetched] = []
+        for first in firsts:
+            partition = first.record.partition
+            if partition not in refused:
+                self._waiting[partition].popleft()
+                rest += list(self._waiting[partition])[: records_max - len(rest)]
+        again: dict[Partition, list[Fetched]] = {}
+        for fetched, _ in await self._offer(rest):
+            again.setdefault(fetched.record.partition, []).append(fetched)
+        for fetched in rest:
+            self._waiting[fetched.record.partition].popleft()
+        for partition, fetched_again in again.items():
+            self._waiting[partition].extendleft(reversed(fetched_again))
+        for first in firsts:
+            if not self._waiting[first.record.partition]:
+                self._goes_on(first.record.partition)
+
+    def _goes_on(self, partition: Partition) -> None:
+        del self._waiting[partition]
+        logger.info("%s/%d goes on", *partition)
+
+    async def _offer(self, records: Iterable[Fetched]) -> list[tuple[Fetched, Admission]]:
+        """Admit and claim; returns what a full queue refused, in order."""
+        admissions: list[tuple[Fetched, Admission, Awaitable[Admitted]]] = []
+        claims: list[tuple[Fetched, Lease, Awaitable[Claim | None]]] = []
+        ahead: dict[str, InvocationId] = {}
+        for fetched in records:
             try:
-                if record.partition.topic in self._resumes:
-                    claims.append((record, generation, *self._claim(self._resume(record))))
+                if fetched.record.partition.topic in self._resumes:
+                    claims.append((fetched, *self._claim(self._resume(fetched.record))))
                 else:
-                    admission = self._admission(record)
-                    admissions.append((record, generation, admission, self._admit(admission)))
+                    admission = self._admission(fetched.record, ahead)
+                    admissions.append((fetched, admission, self._admit(admission)))
             except DecodeError as error:
-                self._bury(record, generation, str(error))
+                self._bury(fetched, str(error))
         answers = asyncio.gather(*(claim for *_, claim in claims), return_exceptions=True)
-        for record, generation, admission, reply in admissions:
+        refused = []
+        for fetched, admission, reply in admissions:
             try:
-                self._admitted(record, generation, admission, await reply)
+                admitted = await reply
+                if isinstance(admitted, Full):
+                    refused.append((fetched, admission))
+                else:
+                    self._admitted(fetched, admission, admitted)
             except PerdureError as error:
-                self._left_behind(record, error)
+                self._left_behind(fetched.record, error)
             finally:
                 self._expected.pop(admission.token, None)
-        for (record, generation, lease, _), claim in zip(claims, await answers, strict=True):
+        for (fetched, lease, _), claim in zip(claims, await answers, strict=True):
             match claim:
                 case PerdureError():
-                    self._left_behind(record, claim)
+                    self._left_behind(fetched.record, claim)
                 case BaseException():
                     raise claim
                 case _:
-                    self._settled(record, generation)
+                    self._progress.settled(*fetched)
                     if claim is not None:
                         self._start(claim)
             self._expected.pop(lease.token, None)
+        return refused
 
     def _left_behind(self, record: Record, error: PerdureError) -> None:
         topic, number = record.partition
@@ -144,25 +227,35 @@ class Intake:
         )
 
     async def take_again(self, records: Sequence[Record]) -> None:
-        """Admit and claim again what Redis may have lost since; what it still knows changes nothing."""
+        """Admit and claim again what Redis may have lost since; what it still knows changes nothing.
+
+        Raises:
+            StoreError: Redis refused one, or a queue is full: it is to be repeated, for all.
+        """
         admissions: list[tuple[Admission, Awaitable[Admitted]]] = []
         claims: list[tuple[Lease, Awaitable[Claim | None]]] = []
+        ahead: dict[str, InvocationId] = {}
         for record in records:
             try:
                 if record.partition.topic in self._resumes:
                     # A lost claim leaves its invocation ready, and its attempt may have ended here in good faith.
                     claims.append(self._claim(self._resume(record)))
                 else:
-                    admission = self._admission(record)
+                    admission = self._admission(record, ahead)
                     admissions.append((admission, self._admit(admission)))
             except DecodeError:
                 # It is a dead letter, which does not depend on Redis.
                 continue
+        full = ""
         try:
             for admission, reply in admissions:
-                admitted = await reply
-                if isinstance(admitted, Claimed):
-                    self._start(first_claim(admission, admitted))
+                match await reply:
+                    case Claimed() as claimed:
+                        self._start(first_claim(admission, claimed))
+                    case Full():
+                        full = admission.target
+                    case _:
+                        pass
             for _, waiting in claims:
                 claim = await waiting
                 if claim is not None:
@@ -172,9 +265,11 @@ class Intake:
                 self._expected.pop(admission.token, None)
             for lease, _ in claims:
                 self._expected.pop(lease.token, None)
+        if full:
+            raise StoreError(f"The queue of {full} is full, and what Redis lost of it waits for room.")
 
     def _resume(self, record: Record) -> Resume:
-        _check_names(record.headers)
+        check_names(record.headers)
         if record.value is None:
             raise DecodeError("The value is null; a resume notice is a JSON object.")
         return decode_resume(record.value)
@@ -203,103 +298,38 @@ class Intake:
         )
         return lease, claim
 
-    def _admission(self, record: Record) -> Admission:
-        service = self._services.get(record.partition.topic)
-        if service is None:
-            raise DecodeError(f"No service of this worker belongs to topic {record.partition.topic}.")
-        if record.value is None:
-            raise DecodeError("The value is null; an invocation is a JSON object with a handler.")
-        if len(record.value) > self._limits.record_bytes_max:
-            raise DecodeError(
-                f"The value has {len(record.value)} bytes; at most {self._limits.record_bytes_max} are allowed."
-            )
-        if len(record.headers) > HEADERS_MAX:
-            raise DecodeError(f"The record has {len(record.headers)} headers; at most {HEADERS_MAX} are allowed.")
-        _check_names(record.headers)
-        envelope = decode_invocation(record.value)
-        extra = tuple([(name, value.encode()) for name, value in envelope.headers.items()])
-        key = _key_of(record, envelope) if handler_for(self._application, service, envelope.handler).keyed else None
-        wanted = Invoke(
-            service,
-            envelope.handler,
-            key,
-            _id_of(service, key, envelope, record),
-            self._clock.now_ms(),
-            (*record.headers, *extra),
-            envelope.payload,
-            not_before_ms=envelope.not_before_ms(),
-            idempotency_key=envelope.idempotency_key or "",
-            source=f"{record.partition.topic}/{record.partition.number}/{record.offset}",
-            caller=envelope.caller,
-            reply_to=envelope.reply_to or "",
-            waiter=envelope.waiter or "",
-        )
-        return admission_of(self._application, wanted, token=self._new_token(), worker=self._worker)
+    def _admission(self, record: Record, ahead: dict[str, InvocationId]) -> Admission:
+        """What is to be admitted; `ahead` has the last one of this batch for each object."""
+        admission = admission_of(self._application, self._read(record), token=self._new_token(), worker=self._worker)
+        if not admission.mode:
+            return admission
+        behind = ahead.get(admission.target, "")
+        ahead[admission.target] = admission.invocation_id
+        return admission._replace(behind=behind) if behind else admission
 
-    def _admitted(self, record: Record, generation: int, admission: Admission, admitted: Admitted) -> None:
+    def _admitted(self, fetched: Fetched, admission: Admission, admitted: Admitted) -> None:
         match admitted:
             case Claimed():
-                self._settled(record, generation)
+                self._progress.settled(*fetched)
                 self._start(first_claim(admission, admitted))
             case Duplicate(_, outcome) if outcome is not None and admission.caller:
-                # Likewise: the record is all that knows of this caller.
-                self._tell(admission.caller, outcome, lambda: self._settled(record, generation))
-            case Duplicate(_, outcome) if outcome is not None and admission.reply_to:
-                # The offset waits for the reply: nothing in Redis remembers that this record wants one.
+                # The offset waits for it: the record is all that knows of this caller.
+                self._tell(admission.caller, outcome, lambda: self._progress.settled(*fetched))
+            case Duplicate(_, outcome) if outcome is not None and admission.reply_to not in ("", DEAD_LETTER_REPLY):
+                # Likewise: nothing in Redis remembers that this record wants a reply.
                 reply = Outgoing(
                     admission.reply_to, admission.invocation_id.encode(), encode_reply(admission.invocation_id, outcome)
                 )
-                self._outbox.put(reply, lambda: self._settled(record, generation))
+                self._outbox.put(reply, lambda: self._progress.settled(*fetched))
             case Scheduled() | Queued() | Duplicate():
-                self._settled(record, generation)
+                self._progress.settled(*fetched)
             case Full():
-                pass
+                raise AssertionError("what is refused is kept, not settled")
 
-    def _bury(self, record: Record, generation: int, reason: str) -> None:
-        topic, number = record.partition
+    def _bury(self, fetched: Fetched, reason: str) -> None:
+        topic, number = fetched.record.partition
         logger.warning(
-            "a record of %s/%d at offset %d goes to the dead letters: %s", topic, number, record.offset, reason
+            "a record of %s/%d at offset %d goes to the dead letters: %s", topic, number, fetched.record.offset, reason
         )
-        about = (
-            ("perdure-reason", reason.encode("utf-8", "replace")),
-            ("perdure-topic", topic.encode()),
-            ("perdure-partition", str(number).encode()),
-            ("perdure-offset", str(record.offset).encode()),
-            ("perdure-timestamp", str(record.timestamp_ms).encode()),
-        )
-        headers = (*_legible(record.headers), *about)
-        letter = Outgoing(self._limits.dead_letter_topic, record.key, record.value, headers)
-        self._outbox.put(letter, lambda: self._settled(record, generation))
-
-
-def _check_names(headers: Headers) -> None:
-    if headers and (stray := stray_names(headers)):
-        at, name = next(iter(stray.items()))
-        raise DecodeError(f"The name of header {at}, counted from 0, is not UTF-8: {name!r}.")
-
-
-def _legible(headers: Headers) -> Headers:
-    """Put each name that is not UTF-8 into the value of a header of its own, so that any client can read the letter."""
-    stray = stray_names(headers)
-    shown = ((stray[at].decode("utf-8", "replace") if at in stray else name, v) for at, (name, v) in enumerate(headers))
-    return (*shown, *((f"perdure-header-{at}-name", name) for at, name in stray.items()))
-
-
-def _key_of(record: Record, envelope: Envelope) -> str | None:
-    if envelope.key is not None or not record.key:
-        return envelope.key
-    try:
-        return record.key.decode()
-    except UnicodeDecodeError as error:
-        raise DecodeError(f"The record's key is not UTF-8, and it is the key of an object: {error}.") from error
-
-
-def _id_of(service: str, key: str | None, envelope: Envelope, record: Record) -> InvocationId:
-    if envelope.id is not None:
-        return InvocationId(envelope.id)
-    if envelope.idempotency_key is not None:
-        return id_of_idempotency_key(service, envelope.handler, key, idempotency_key=envelope.idempotency_key)
-    topic, partition = record.partition
-    return id_of_record(
-        service, key, topic=topic, partition=partition, offset=record.offset, timestamp_ms=record.timestamp_ms
-    )
+        letter = unreadable_letter(fetched.record, reason, topic=self._limits.dead_letter_topic)
+        self._outbox.put(letter, lambda: self._progress.settled(*fetched))

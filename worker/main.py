@@ -10,9 +10,10 @@ import platform
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from perdure.journal.connected_store import connected_store
 from perdure.journal.durability import durability_problems
 from perdure.journal.keys import Keys
 from perdure.journal.redis_admin import open_namespace, server_facts
+from perdure.journal.redis_store import RedisStore
 from perdure.journal.renewer import ThreadRenewer
 from perdure.journal.subscriber import Subscriber
 from perdure.schemas.errors import DefinitionError, SettingsError, StoreError
@@ -31,9 +33,12 @@ from .clock import Clock, SystemClock, system_random
 from .engine import Engine, EngineSettings
 from .event_loop import STEP_THREADS, end_process
 from .kafka_broker import KafkaBroker
+from .kafka_offsets import Beginnings
 from .leases import ThreadRenewal
 from .scope import install_task_factory
 from .settings import Settings
+from .sources import Feed
+from .subscriptions import Subscription, by_group
 from .topics import consumed_topics, plan_topics
 
 logger = logging.getLogger(__name__)
@@ -108,6 +113,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         Exception: Whatever the lifespan raises.
     """
     config = settings.redis_config
+    groups = by_group(application.subscriptions, settings.namespace)
     worker = settings.worker_id or worker_name(around.entropy)
     fsyncs = await _patiently(lambda: _check_durability(settings), around.clock)
     namespace = await _patiently(
@@ -125,6 +131,10 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=fsyncs)
         stack.push_async_callback(barrier.close)
         broker = _broker(application, settings, worker, around.clock)
+        feeds = [
+            _feed(group, subscriptions, settings, worker, store, around.clock)
+            for group, subscriptions in groups.items()
+        ]
         engine = Engine(
             application,
             _engine_settings(settings, worker),
@@ -141,10 +151,12 @@ async def worker_engine(application: Application, settings: Settings, around: Su
             new_token=lambda: f"{around.entropy.getrandbits(64):016x}",
             threads=threads,
             facts=_facts(application),
+            feeds=feeds,
         )
         subscriber = await stack.enter_async_context(Subscriber(config, name=f"perdure-hints-{worker}"))
         await subscriber.subscribe(keys.hints(worker), engine.hint, on_gap=engine.check_all)
-        await stack.enter_async_context(broker)
+        for each in (broker, *(feed.broker for feed in feeds)):
+            await stack.enter_async_context(each)
         logger.info("worker %s of namespace %s begins", worker, settings.namespace)
         yield engine
 
@@ -192,6 +204,25 @@ def _broker(application: Application, settings: Settings, worker: str, clock: Cl
     )
     topics = consumed_topics(settings.namespace, application.services)
     return KafkaBroker(settings.kafka_config(client_id=f"perdure-{worker}"), topics=topics, plan=plan, clock=clock)
+
+
+def _feed(
+    group: str,
+    subscriptions: Sequence[Subscription],
+    settings: Settings,
+    worker: str,
+    store: RedisStore,
+    clock: Clock,
+) -> Feed[KafkaBroker]:
+    starts = {subscription.topic: subscription.start for subscription in subscriptions}
+    broker = KafkaBroker(
+        replace(settings.kafka_config(client_id=f"perdure-{worker}"), group_id=group),
+        topics=sorted(starts),
+        clock=clock,
+        begin=Beginnings(starts, remember=partial(store.remember_start, group)),
+        produces=False,
+    )
+    return Feed(group, subscriptions, broker)
 
 
 def _engine_settings(settings: Settings, worker: str) -> EngineSettings:

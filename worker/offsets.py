@@ -103,6 +103,11 @@ class OffsetTracker:
         progress.next_offset = offset + 1
         return progress.generation
 
+    def open(self, partition: Partition, offset: int, *, generation: int) -> bool:
+        """Whether that record, of that generation, is still to be done here."""
+        progress = self._partitions.get(partition)
+        return progress is not None and progress.open.get(offset) == generation
+
     def done(self, partition: Partition, offset: int, *, generation: int | None = None) -> None:
         """Mark a record as done. Doing so twice, or for what is not held, changes nothing.
 

@@ -114,6 +114,16 @@ def plan_topics(
     return tuple(sorted(plans))
 
 
+def is_topic_name(name: object) -> bool:
+    """Whether Kafka takes it for a topic's name."""
+    return (
+        isinstance(name, str)
+        and len(name) <= TOPIC_NAME_LENGTH_MAX
+        and _LEGAL.fullmatch(name) is not None
+        and name not in (".", "..")
+    )
+
+
 def _check_namespace(namespace: str) -> None:
     if not _LEGAL.fullmatch(namespace) or namespace.strip(".") != namespace:
         raise SettingsError(

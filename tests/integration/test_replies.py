@@ -74,13 +74,13 @@ async def test_a_durable_reply_waits_for_the_durable_point(plain: Deployment) ->
         assert await client.call("Echo/echo", 0, timeout=PATIENCE) == 0
         barrier = held(engine)
         await sender.send(record(plain.topic("Echo"), envelope("echo", 1, reply_to=replies)))
-        await wait_until(lambda: bool(engine._replying), description="the outcome is recorded")
+        await wait_until(lambda: not engine._replies.idle, description="the outcome is recorded")
         assert await client.call("Echo/echo", 2, timeout=PATIENCE) == 2
         await engine._outbox.emptied()
         await sender.send(record(replies, MARK))
         barrier.let_go.set()
         found = await plain.read(replies, lambda records: len(records) >= 2)
-        await wait_until(lambda: not engine._replying, description="the reply is acknowledged")
+        await wait_until(lambda: engine._replies.idle, description="the reply is acknowledged")
     assert values_of(found) == [MARK, 1]
 
 

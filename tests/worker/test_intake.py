@@ -18,8 +18,9 @@ from perdure.schemas.records import Resume
 from perdure.worker.application import app
 from perdure.worker.broker import Headers, Partition, Record
 from perdure.worker.context import Context
-from perdure.worker.intake import Intake, IntakeLimits
+from perdure.worker.intake import Fetched, Intake, IntakeLimits, Progress
 from perdure.worker.outbox import Outbox
+from perdure.worker.readings import EnvelopeReading
 from perdure.worker.service import Service
 from tests.worker.attempt_stage import SkippingClock
 from tests.worker.scripted_broker import ScriptedBroker
@@ -67,18 +68,22 @@ class Scene:
             raise AssertionError("nothing runs here")
 
         self.told: list[tuple[str, Outcome]] = []
+        application = app([service])
         self.intake = Intake(
-            app([service]),
+            application,
             self.store,
             self.outbox,
             clock=self.clock,
             worker="me",
             new_token=lambda: f"token {next(self._tokens)}",
-            services={NEW.topic: "S"},
-            resumes={RESUME.topic: "S"},
-            limits=IntakeLimits(1_000, 10_000, "ns.dead"),
+            read=EnvelopeReading(application, {NEW.topic: "S"}, record_bytes_max=1_000, now_ms=self.clock.now_ms),
+            resumes={RESUME.topic},
+            limits=IntakeLimits(10_000, "ns.dead"),
             start=self.claims.append,
-            settled=lambda record, generation: self.settled.append((record.offset, generation)),
+            progress=Progress(
+                settled=lambda record, generation: self.settled.append((record.offset, generation)),
+                current=lambda record, generation: True,
+            ),
             tell=self._tell,
         )
 
@@ -99,7 +104,7 @@ class Scene:
 
     async def take(self, *records: Record) -> None:
         """Take a batch of generation 1."""
-        await self.intake.take([(record, 1) for record in records])
+        await self.intake.take([Fetched(record, 1) for record in records])
 
     async def produce(self) -> None:
         """Let the outbox work until it is empty."""

@@ -1,0 +1,140 @@
+"""Telling outcomes to whoever waits for them elsewhere: reply topics, callers, the dead letters.
+
+Each outcome that somebody waits for is in `due` until it is acknowledged: everything here may be cut off, and is done
+again then. Receivers know repeats by the invocation's id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from perdure.journal.store import Caller, Store
+from perdure.schemas.entries import Failure, Outcome
+from perdure.schemas.errors import PerdureError
+from perdure.schemas.ids import InvocationId
+from perdure.schemas.records import encode_reply
+
+from .broker import Outgoing
+from .outbox import Outbox
+from .readings import DEAD_LETTER_REPLY
+
+logger = logging.getLogger(__name__)
+
+
+class Replies:
+    """The replies of one worker.
+
+    Args:
+        store: Where they are acknowledged.
+        outbox: For what goes to topics.
+        tell: Tells callers an outcome; whether all of them know it now, or never can.
+        letter: Makes the dead letter of an invocation that failed; `None` where there is nothing to make it of.
+        durable: Returns once outcomes that were recorded before are durable, where topics wait for that.
+        spawn: Runs something on the side; errors are logged there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        *,
+        tell: Callable[[Sequence[Caller], Outcome], Awaitable[bool]],
+        letter: Callable[[InvocationId, Failure], Awaitable[Outgoing | None]],
+        durable: Callable[[], Awaitable[None]] | None,
+        spawn: Callable[[Awaitable[None]], None],
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._tell = tell
+        self._letter = letter
+        self._durable = durable
+        self._spawn = spawn
+        self._owed: dict[InvocationId, int] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was to be told here has been."""
+        return not self._owed
+
+    def put(
+        self, invocation_id: InvocationId, topics: Sequence[str], callers: Sequence[Caller], outcome: Outcome
+    ) -> None:
+        """Tell an outcome, and acknowledge it when all know.
+
+        Args:
+            invocation_id: Whose.
+            topics: Reply topics, and `DEAD_LETTER_REPLY` where a failure is to become a dead letter.
+            callers: Commands that wait for it.
+            outcome: What became of it.
+        """
+        if invocation_id in self._owed:
+            # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
+            return
+        bury = DEAD_LETTER_REPLY in topics
+        self._owed[invocation_id] = len(topics) + bool(callers)
+        if callers:
+            self._spawn(self._tell_callers(invocation_id, callers, outcome))
+        if bury and isinstance(outcome, Failure):
+            self._spawn(self._bury(invocation_id, outcome))
+        elif bury:
+            self._done(invocation_id)
+        replies = [topic for topic in topics if topic != DEAD_LETTER_REPLY]
+        if replies:
+            value = encode_reply(invocation_id, outcome)
+            self._produce(invocation_id, [Outgoing(topic, invocation_id.encode(), value) for topic in replies])
+
+    async def _tell_callers(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
+        told = False
+        try:
+            told = await self._tell(callers, outcome)
+        finally:
+            if told:
+                self._done(invocation_id)
+            else:
+                # Told again when due.
+                self._owed.pop(invocation_id, None)
+
+    async def _bury(self, invocation_id: InvocationId, failure: Failure) -> None:
+        """Produce the record that a failed invocation was made of to the dead letters."""
+        try:
+            letter = await self._letter(invocation_id, failure)
+        except BaseException:
+            self._owed.pop(invocation_id, None)
+            raise
+        if letter is None:
+            logger.error("there is no record any more of which %s could become a dead letter", invocation_id)
+            self._done(invocation_id)
+        else:
+            self._produce(invocation_id, [letter])
+
+    def _produce(self, invocation_id: InvocationId, records: Sequence[Outgoing]) -> None:
+        if self._durable is None:
+            self._put(invocation_id, records)
+        else:
+            self._spawn(self._put_when_durable(invocation_id, records, self._durable))
+
+    async def _put_when_durable(
+        self, invocation_id: InvocationId, records: Sequence[Outgoing], durable: Callable[[], Awaitable[None]]
+    ) -> None:
+        try:
+            await durable()
+        except PerdureError as error:
+            # Nothing vouches for the outcome: `due` names the reply again, with what Redis holds then.
+            self._owed.pop(invocation_id, None)
+            logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
+        else:
+            self._put(invocation_id, records)
+
+    def _put(self, invocation_id: InvocationId, records: Sequence[Outgoing]) -> None:
+        for record in records:
+            self._outbox.put(record, lambda: self._done(invocation_id))
+
+    def _done(self, invocation_id: InvocationId) -> None:
+        left = self._owed.get(invocation_id)
+        if left is None:
+            return
+        self._owed[invocation_id] = left - 1
+        if left == 1:
+            del self._owed[invocation_id]
+            self._spawn(self._store.acknowledge(invocation_id, reply=True))
