@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from perdure.schemas.entries import Failure, Success
 from perdure.schemas.errors import UsageError
@@ -21,6 +21,9 @@ from .serde import DEFAULT_SERDE, BytesSerde, DefaultSerde, Serde, encode_value,
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
+
+HandlerType = Callable[[Any, I], Awaitable[O]] | Callable[[Any], Awaitable[O]]
+"""The function of a handler. One that takes no argument is called with `None`."""
 
 _BYTES = BytesSerde()
 
@@ -50,7 +53,7 @@ class Calling:
 
     def service_call(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         arg: I,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -74,7 +77,7 @@ class Calling:
 
     def object_call(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         key: str,
         arg: I,
         idempotency_key: str | None = None,
@@ -90,7 +93,7 @@ class Calling:
 
     def workflow_call(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         key: str,
         arg: I,
         idempotency_key: str | None = None,
@@ -106,7 +109,7 @@ class Calling:
 
     def service_send(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         arg: I,
         send_delay: timedelta | None = None,
         idempotency_key: str | None = None,
@@ -122,7 +125,7 @@ class Calling:
 
     def object_send(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         key: str,
         arg: I,
         send_delay: timedelta | None = None,
@@ -139,7 +142,7 @@ class Calling:
 
     def workflow_send(
         self,
-        tpe: Callable[[Any, I], Awaitable[O]],
+        tpe: HandlerType[I, O],
         key: str,
         arg: I,
         send_delay: timedelta | None = None,
@@ -188,9 +191,15 @@ class Calling:
         asked = self._asked(send_delay, idempotency_key, headers)
         return SendHandle(self._commands, self._commands.send(Callee(service, handler, key), bytes(arg), asked))
 
+    @overload
+    def attach_invocation(self, invocation_id: str, serde: Serde[T], type_hint: Any = ...) -> DurableFuture[T]: ...
+    @overload
+    def attach_invocation(self, invocation_id: str, *, type_hint: type[T]) -> DurableFuture[T]: ...
+    @overload
+    def attach_invocation(self, invocation_id: str, *, type_hint: Any = ...) -> DurableFuture[Any]: ...
     def attach_invocation(
-        self, invocation_id: str, serde: Serde[T] = DEFAULT_SERDE, type_hint: Any = None
-    ) -> DurableFuture[T]:
+        self, invocation_id: str, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None
+    ) -> DurableFuture[Any]:
         """Wait for the outcome of an invocation that somebody else made. A TerminalError 404 where it is not known.
 
         Raises:
@@ -206,7 +215,13 @@ class Calling:
         """
         self._commands.cancel(invocation_id)
 
-    def awakeable(self, serde: Serde[T] = DEFAULT_SERDE, type_hint: Any = None) -> tuple[str, DurableFuture[T]]:
+    @overload
+    def awakeable(self, serde: Serde[T], type_hint: Any = ...) -> tuple[str, DurableFuture[T]]: ...
+    @overload
+    def awakeable(self, *, type_hint: type[T]) -> tuple[str, DurableFuture[T]]: ...
+    @overload
+    def awakeable(self, *, type_hint: Any = ...) -> tuple[str, DurableFuture[Any]]: ...
+    def awakeable(self, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None) -> tuple[str, DurableFuture[Any]]:
         """A future that anybody completes who is told the id: handlers, clients, `perdure awakeable resolve`.
 
         Raises:
@@ -231,7 +246,13 @@ class Calling:
         """
         self._commands.complete_awakeable(name, Failure(failure_code, shorten(failure_message)))
 
-    def signal(self, name: str, serde: Serde[T] = DEFAULT_SERDE, type_hint: Any = None) -> DurableFuture[T]:
+    @overload
+    def signal(self, name: str, serde: Serde[T], type_hint: Any = ...) -> DurableFuture[T]: ...
+    @overload
+    def signal(self, name: str, *, type_hint: type[T]) -> DurableFuture[T]: ...
+    @overload
+    def signal(self, name: str, *, type_hint: Any = ...) -> DurableFuture[Any]: ...
+    def signal(self, name: str, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None) -> DurableFuture[Any]:
         """Wait for the next signal of that name to this invocation; one that came before is kept for it.
 
         Raises:

@@ -6,7 +6,7 @@ Source: names, signatures and meaning follow Restate's Python SDK.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from perdure.schemas.entries import Failure, Success
 from perdure.schemas.errors import UsageError
@@ -31,9 +31,17 @@ class ObjectSharedContext(Context):
         assert key is not None, "what has such a context has a key"
         return key
 
+    @overload
     def get(
-        self, name: str, serde: Serde[T] = DEFAULT_SERDE, type_hint: Any = None, entry_name: str | None = None
-    ) -> DurableFuture[T | None]:
+        self, name: str, serde: Serde[T], type_hint: Any = ..., entry_name: str | None = ...
+    ) -> DurableFuture[T | None]: ...
+    @overload
+    def get(self, name: str, *, type_hint: type[T], entry_name: str | None = ...) -> DurableFuture[T | None]: ...
+    @overload
+    def get(self, name: str, *, type_hint: Any = ..., entry_name: str | None = ...) -> DurableFuture[Any]: ...
+    def get(
+        self, name: str, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None, entry_name: str | None = None
+    ) -> DurableFuture[Any]:
         """Read a value of the state; `None` where there is none.
 
         What a replay sees is what the first attempt saw. `entry_name` is accepted and not used.
@@ -126,7 +134,13 @@ class DurablePromise(Generic[T]):
 class WorkflowSharedContext(ObjectSharedContext):
     """The context of a workflow's shared handlers, which run before, while and after `main` does."""
 
-    def promise(self, name: str, serde: Serde[T] = DEFAULT_SERDE, type_hint: Any = None) -> DurablePromise[T]:
+    @overload
+    def promise(self, name: str, serde: Serde[T], type_hint: Any = ...) -> DurablePromise[T]: ...
+    @overload
+    def promise(self, name: str, *, type_hint: type[T]) -> DurablePromise[T]: ...
+    @overload
+    def promise(self, name: str, *, type_hint: Any = ...) -> DurablePromise[Any]: ...
+    def promise(self, name: str, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None) -> DurablePromise[Any]:
         """A durable promise of this workflow key."""
         return DurablePromise(self._commands, name, typed(serde, type_hint))
 
