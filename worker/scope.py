@@ -79,9 +79,10 @@ def is_blocked(task: asyncio.Task[Any]) -> bool:
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Have every task that a handler starts adopted by its attempt. Returns what undoes it.
 
-    Keeps a factory that was there before.
+    Keeps a factory that was there before. Several may be undone in any order.
     """
     previous = loop.get_task_factory()
+    undone = False
 
     def factory(
         on: asyncio.AbstractEventLoop,
@@ -90,7 +91,7 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         **rest: Any,
     ) -> asyncio.Task[Any]:
         scope = SCOPE.get() if context is None else context.get(SCOPE)
-        owner = None if isinstance(scope, StepInfo) else scope
+        owner = None if undone or isinstance(scope, StepInfo) else scope
         if owner is not None and isinstance(coroutine, Coroutine):
             coroutine = _Contained(coroutine)
         # `rest` is what newer Pythons hand on: name, eager_start.
@@ -107,7 +108,11 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     loop.set_task_factory(factory)
 
     def undo() -> None:
-        loop.set_task_factory(previous)
+        nonlocal undone
+        undone = True
+        # One that was put over this one calls it, and stays.
+        if loop.get_task_factory() is factory:
+            loop.set_task_factory(previous)
 
     return undo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from perdure.schemas.errors import SettingsError
+from perdure.schemas.errors import BrokerError, SettingsError
 
 from .broker import Outgoing
 from .kafka import Producer
@@ -21,16 +21,21 @@ class Sender:
         self._producer: Producer | None = None
         self._topics: set[str] = set()
         self._starting = asyncio.Lock()
+        self._left = False
 
     async def __aenter__(self) -> Sender:
+        self._left = False
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.close()
+        self._left = True
+        # One that is being started has to be closed, too.
+        async with self._starting:
+            producer, self._producer = self._producer, None
+            if producer is not None:
+                await producer.close()
 
     async def send(self, outgoing: Outgoing) -> None:
         """Return once the record is acknowledged by all in-sync replicas.
@@ -58,6 +63,8 @@ class Sender:
 
     async def _start(self) -> Producer:
         async with self._starting:
+            if self._left:
+                raise BrokerError("The record was not sent: the client was closed meanwhile.")
             old = self._producer
             if old is not None and not old.ended():
                 return old

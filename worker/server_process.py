@@ -145,6 +145,10 @@ class ServerProcess:
         """End the server at once, as a power cut ends it (SIGKILL). Safe to repeat."""
         await self._end(signal.SIGKILL)
 
+    def kill_blocking(self) -> None:
+        """As `kill`, for the end of this process: asyncio has no threads then. Safe to repeat."""
+        self._reap(signal.SIGKILL)
+
     async def restart(self) -> None:
         """Kill the server if it runs, and start it on the same port and data.
 

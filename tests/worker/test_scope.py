@@ -70,6 +70,21 @@ async def test_a_factory_that_was_there_is_kept() -> None:
     loop.set_task_factory(None)
 
 
+async def test_factories_may_be_undone_in_any_order() -> None:
+    """Of two workers on one loop the first may end first: the second one's handlers keep their tasks."""
+    loop = asyncio.get_running_loop()
+    undo_first, undo_second = install_task_factory(loop), install_task_factory(loop)
+    undo_first()
+    owner = Owner()
+    token = SCOPE.set(owner)
+    await asyncio.create_task(nothing())
+    undo_second()
+    await asyncio.create_task(nothing())
+    SCOPE.reset(token)
+    assert len(owner.adopted) == 1
+    loop.set_task_factory(None)
+
+
 async def test_blocked_is_who_waits_for_what_is_not_done() -> None:
     """A task that can run is not blocked; one that waits is, and so is one that ended."""
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()

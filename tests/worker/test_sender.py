@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
 import pytest
 
 from perdure.schemas.errors import BrokerError, SettingsError
@@ -21,6 +24,22 @@ async def test_a_missing_topic_is_reported_and_not_made(bootstrap_servers: str, 
         with pytest.raises(SettingsError, match=f"no topic {namespace}"):
             await sender.send(Outgoing(f"{namespace}.Nowhere", None, b"x"))
     assert not (await describe_cluster(config, [f"{namespace}.Nowhere"])).topics
+
+
+async def test_leaving_closes_a_producer_that_is_being_started(bootstrap_servers: str, namespace: str) -> None:
+    """Whoever sends meanwhile is told that it was not sent, or has sent; no connection stays open."""
+    config = KafkaConfig(bootstrap_servers=bootstrap_servers, group_id=namespace)
+    topic = f"{namespace}.Shop"
+    await create_topics(config, [TopicPlan(topic, 1, 1, ())])
+    for turns in range(0, 40, 4):
+        async with Sender(config) as sender:
+            sending = asyncio.create_task(sender.send(Outgoing(topic, None, b"x")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        (told,) = await asyncio.gather(sending, return_exceptions=True)
+        assert told is None or isinstance(told, BrokerError)
+    # Warnings are errors: a producer that was left open says so when it is collected.
+    gc.collect()
 
 
 async def test_sending_heals_after_an_outage(private_broker: ServerProcess, namespace: str) -> None:

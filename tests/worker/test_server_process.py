@@ -57,6 +57,16 @@ async def test_a_paused_server_can_be_killed(private_redis: ServerProcess) -> No
     await wait_until(lambda: not exists(pid), description="the server is gone")
 
 
+async def test_a_server_can_be_ended_without_a_loop(private_redis: ServerProcess) -> None:
+    """At the end of a process asyncio has no threads any more; killing a server needs none."""
+    pid = private_redis.pid
+    assert pid is not None
+    private_redis.kill_blocking()
+    assert not private_redis.is_running
+    await wait_until(lambda: not exists(pid), description="the server is gone")
+    private_redis.kill_blocking()
+
+
 async def test_a_broker_serves_and_ends(private_broker: ServerProcess) -> None:
     """The probe takes a Kafka broker for serving only when it answers, and stopping twice is as good as once."""
     assert private_broker.is_running
