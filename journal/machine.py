@@ -73,6 +73,7 @@ class Machine(Program):
         "_outbox",
         "_outside",
         "_ready",
+        "_replayed",
         "_resolved",
         "_sleeps",
         "_to_execute",
@@ -98,11 +99,16 @@ class Machine(Program):
         self._awaiting: set[int] = set()
         self._outbox: list[Entry] = []
         self._in_flight = 0
+        self._replayed = 0
 
     @property
     def replaying(self) -> bool:
-        """Whether the journal holds commands or results that the handler has not come to yet."""
-        return self._issued <= self._last_recorded or bool(self._ready)
+        """Whether the handler has not come yet to all that the journal held when `begin` was called."""
+        return self._replayed > 0 or self._issued <= self._last_recorded
+
+    def begin(self) -> None:
+        """What was received so far is what this attempt replays."""
+        self._replayed = len(self._ready)
 
     @property
     def executing(self) -> frozenset[int]:
@@ -293,6 +299,7 @@ class Machine(Program):
         """
         while self.deliverable:
             head = self._ready.popleft()
+            self._replayed -= 1
             if isinstance(head, Ready):
                 return head
             if isinstance(head, int):

@@ -28,9 +28,27 @@ from perdure.schemas.errors import (
     UsageError,
 )
 from perdure.worker.application import Application, app
+from perdure.worker.calling import SendHandle
 from perdure.worker.client import Client, Handle
-from perdure.worker.context import Context, Request
-from perdure.worker.futures import DurableFuture
+from perdure.worker.combinators import (
+    as_completed,
+    first_success,
+    gather,
+    gather_results,
+    select,
+    wait_completed,
+    with_timeout,
+)
+from perdure.worker.context import Context, Request, current_context
+from perdure.worker.futures import DurableCallFuture, DurableFuture
+from perdure.worker.handler_log import HandlerLogFilter, get_logger
+from perdure.worker.object_context import (
+    DurablePromise,
+    ObjectContext,
+    ObjectSharedContext,
+    WorkflowContext,
+    WorkflowSharedContext,
+)
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.payload_codec import PayloadCodec
 from perdure.worker.record_source import RecordSource
@@ -50,11 +68,16 @@ __all__ = [
     "Context",
     "DefaultSerde",
     "DefinitionError",
+    "DurableCallFuture",
     "DurableFuture",
+    "DurablePromise",
     "Handle",
+    "HandlerLogFilter",
     "InvocationNotFoundError",
     "InvocationRetryPolicy",
     "JsonSerde",
+    "ObjectContext",
+    "ObjectSharedContext",
     "PayloadCodec",
     "PerdureError",
     "PydanticJsonSerde",
@@ -62,6 +85,7 @@ __all__ = [
     "Request",
     "RetryableError",
     "RunOptions",
+    "SendHandle",
     "Serde",
     "SerdeError",
     "Service",
@@ -74,6 +98,17 @@ __all__ = [
     "UsageError",
     "VirtualObject",
     "Workflow",
+    "WorkflowContext",
+    "WorkflowSharedContext",
     "app",
+    "as_completed",
+    "current_context",
     "current_step",
+    "first_success",
+    "gather",
+    "gather_results",
+    "get_logger",
+    "select",
+    "wait_completed",
+    "with_timeout",
 ]

@@ -31,6 +31,7 @@ from .actions import Actions
 from .attempt_commands import Commands, Settle
 from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
+from .context import Context
 from .delivering import Delivering
 from .departures import Departure, Failing, Holding, Losing, Pausing, Releasing
 from .futures import DurableFuture, bind, durable_future
@@ -97,13 +98,14 @@ class Attempt(Delivering):
             on_sent=self.sent,
             loop=self.loop,
         )
-        self.steps = StepRunner(self, payload_bytes_max=limits.payload_bytes_max, loop=self.loop)
+        self.steps = StepRunner(self, payload_bytes_max=limits.payload_bytes_max, loop=self.loop, sealer=limits.sealer)
         self._suspension = Suspension(
             self, inactivity_ms=limits.inactivity_ms, always_replay=limits.always_replay, loop=self.loop
         )
         self._timers = timers
         self._actions = actions
         self._outward = outward
+        self.context: Context | None = None
         self._commands: Commands | None = None
         self._closed = False
         self._ended = False
@@ -124,9 +126,23 @@ class Attempt(Delivering):
         """
         self._task = asyncio.current_task()
         self.machine.receive(self.claim.entries)
+        self.machine.begin()
         if self.machine.pause_asked:
             self.depart_quietly(Holding())
             raise asyncio.CancelledError(f"an operator pauses {self.invocation_id}")
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the handler repeats what an earlier attempt did."""
+        return self.machine.replaying
+
+    def log_fields(self) -> dict[str, Any]:
+        """Whose line it is that the handler logs."""
+        claim = self.claim
+        fields: dict[str, Any] = {"service": claim.service, "handler": claim.handler}
+        if claim.key is not None:
+            fields["key"] = claim.key
+        return fields | {"invocation_id": self.invocation_id, "attempt": claim.lease.epoch}
 
     @property
     def commands(self) -> Commands:
@@ -135,7 +151,9 @@ class Attempt(Delivering):
             preload = self.handler.state_preload
             state = None if preload is False else self.claim.state
             self._commands = Commands(
-                self, state=StateView(state, names=preload if isinstance(preload, tuple) else None)
+                self,
+                state=StateView(state, names=preload if isinstance(preload, tuple) else None),
+                sealer=self.limits.sealer,
             )
         return self._commands
 
@@ -222,7 +240,7 @@ class Attempt(Delivering):
         self._settles.clear()
         self._lookups.clear()
         self._awaited = None
-        self._commands = None
+        self._commands = self.context = None
         del self.writer, self.steps, self._suspension
 
     @property
@@ -330,7 +348,7 @@ class Attempt(Delivering):
     def _known(self, future: DurableFuture[Any], outcome: Outcome, settle: Settle) -> None:
         # There at the call, in every replay, too.
         future.completed_as = self._delivered = self._delivered + 1
-        settle(future, outcome)
+        self._settle_with(future, outcome, settle)
 
     def check_usable(self, what: str) -> None:
         """Refuse `ctx` where it must not be used.

@@ -45,6 +45,7 @@ from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX,
 
 from .clock import Clock
 from .futures import DurableCallFuture, DurableFuture
+from .sealing import Sealer
 from .serde import JSON, Serde, decode_value, encode_value
 from .state_view import StateView
 
@@ -115,11 +116,24 @@ class Asked(NamedTuple):
 
 
 class Commands:
-    """Issues commands for one attempt. `state` is what is known of its object's state."""
+    """Issues commands for one attempt.
 
-    def __init__(self, issuer: Issuer, *, state: StateView) -> None:
+    Args:
+        issuer: The attempt.
+        state: What is known of its object's state.
+        sealer: Of the application's payload codec.
+    """
+
+    def __init__(self, issuer: Issuer, *, state: StateView, sealer: Sealer | None = None) -> None:
         self._issuer = issuer
         self._state = state
+        self._sealer = sealer
+
+    def _sealed(self, payload: bytes) -> bytes:
+        return payload if self._sealer is None else self._sealer.seal(payload)
+
+    def _sealed_outcome(self, outcome: Outcome) -> Outcome:
+        return outcome if self._sealer is None else self._sealer.seal_outcome(outcome)
 
     @property
     def _invocation_id(self) -> InvocationId:
@@ -128,6 +142,7 @@ class Commands:
     def call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
         """Invoke a handler; the future of its outcome."""
         headers = _checked(callee, argument, asked)
+        argument = self._sealed(argument)
         invocation_id = self._id_of(callee, asked)
 
         def command(index: int) -> Call:
@@ -152,6 +167,7 @@ class Commands:
     def send(self, callee: Callee, argument: bytes, asked: Asked) -> InvocationId:
         """Invoke a handler and go on; its id."""
         headers = _checked(callee, argument, asked)
+        argument = self._sealed(argument)
         invocation_id, at_ms = self._id_of(callee, asked), self._issuer.clock.now_ms()
 
         def command(index: int) -> Send:
@@ -209,7 +225,7 @@ class Commands:
                 f"{name!r:.200} is not the id of an awakeable: those are awk_..., as ctx.awakeable() returns them."
             )
         invocation_id, awaited = found
-        at_ms = self._issuer.clock.now_ms()
+        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(outcome)
         self._issuer.issue(
             "resolve_awakeable", lambda index: Resolve(index, at_ms, invocation_id, awaited, "", outcome)
         )
@@ -224,7 +240,7 @@ class Commands:
     def send_signal(self, invocation_id: str, name: str, outcome: Outcome) -> None:
         """Send a signal to an invocation."""
         checked, to = _checked_name("A signal", name), _checked_id(invocation_id)
-        at_ms = self._issuer.clock.now_ms()
+        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(outcome)
         self._issuer.issue("resolve_signal", lambda index: Resolve(index, at_ms, to, -1, checked, outcome))
 
     def get(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
@@ -268,6 +284,7 @@ class Commands:
         raw = encode_value(serde, value, what=f"The state {name!r}")
         if len(raw) > PAYLOAD_BYTES_MAX:
             raise SerdeError(f"The state {name!r} has {len(raw)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed.")
+        raw = self._sealed(raw)
         self._issuer.issue("ctx.set", lambda index: SetState(index, checked, raw))
         self._state.set(checked, raw)
 
@@ -309,7 +326,7 @@ class Commands:
 
     def complete_promise(self, name: str, outcome: Outcome) -> DurableFuture[None]:
         """Complete a promise; a TerminalError 409 where somebody else has."""
-        checked = _checked_name("A promise", name)
+        checked, outcome = _checked_name("A promise", name), self._sealed_outcome(outcome)
 
         async def ask(index: int) -> Outcome:
             by = f"{self._invocation_id}:{index}"

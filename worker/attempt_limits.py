@@ -13,6 +13,7 @@ from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
 
 from .options import InvocationRetry
+from .sealing import Sealer
 
 
 class TimerSink(Protocol):
@@ -44,6 +45,7 @@ class AttemptLimits:
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
         payload_bytes_max: A longer result is refused.
+        sealer: Of the application's payload codec.
     """
 
     inactivity_ms: int
@@ -53,6 +55,7 @@ class AttemptLimits:
     always_replay: bool = False
     journal_entries_max: int = JOURNAL_ENTRIES_MAX
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    sealer: Sealer | None = None
 
     def too_long(self, invocation_id: InvocationId, length: int) -> UsageError:
         """What pauses an invocation whose journal has more entries than it may have."""

@@ -23,6 +23,7 @@ from .clock import Clock
 from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
 from .handler import Handler
+from .sealing import Sealer
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class Attempts:
         self._concurrency = concurrency
         self._on_end = on_end
         self._actions = Actions()
+        codec = application.payload_codec
+        self._sealer = None if codec is None else Sealer(codec)
         self._running: dict[Lease, Attempt] = {}
         self._latest: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
@@ -218,12 +221,12 @@ class Attempts:
     def _limits_of(self, handler: Handler, *, idempotent: bool) -> AttemptLimits:
         cached = self._limits.get((handler.service, handler.name, idempotent))
         if cached is None:
-            cached = _limits(handler, self._settings, idempotent=idempotent)
+            cached = _limits(handler, self._settings, idempotent=idempotent, sealer=self._sealer)
             self._limits[handler.service, handler.name, idempotent] = cached
         return cached
 
 
-def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
+def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool, sealer: Sealer | None) -> AttemptLimits:
     options = handler.options
     inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
     # A workflow's `main` alone has the former.
@@ -242,6 +245,7 @@ def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) ->
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
         payload_bytes_max=settings.payload_bytes_max,
+        sealer=sealer,
     )
 
 

@@ -111,7 +111,8 @@ async def _call(attempt: Attempt) -> Outcome:
         terminal = terminal_cause(error)
         if terminal is None or attempt.departure is not None:
             raise
-        return as_failure(terminal)
+        failure = as_failure(terminal)
+        return failure if attempt.limits.sealer is None else attempt.limits.sealer.seal_outcome(failure)
     finally:
         SCOPE.reset(token)
     if len(raw) > attempt.limits.payload_bytes_max:
@@ -124,10 +125,14 @@ async def _call(attempt: Attempt) -> Outcome:
 
 async def _result(attempt: Attempt) -> bytes:
     handler = attempt.handler
-    argument = decode_argument(handler, attempt.input.value)
+    sealer = attempt.limits.sealer
+    given = attempt.input.value
+    argument = decode_argument(handler, given if sealer is None else sealer.open(given))
     context = context_class(handler)(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
+    attempt.context = context
     value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
-    return encode_result(handler, value)
+    raw = encode_result(handler, value)
+    return raw if sealer is None else sealer.seal(raw)
 
 
 async def _result_inside(attempt: Attempt) -> bytes:
@@ -149,7 +154,7 @@ def _request(attempt: Attempt) -> Request:
         headers={name: value.decode("utf-8", "replace") for name, value in first.headers if value is not None},
         raw_headers=first.headers,
         attempt=claim.lease.epoch,
-        body=first.value,
+        body=first.value if attempt.limits.sealer is None else attempt.limits.sealer.open(first.value),
         idempotency_key=claim.idempotency_key or None,
         source=read_source(claim.source),
     )

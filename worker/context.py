@@ -23,7 +23,7 @@ from .clock import Clock
 from .futures import DurableFuture
 from .options import RunOptions
 from .record_source import RecordSource
-from .scope import current_step
+from .scope import SCOPE, StepInfo, current_step
 from .serde import DEFAULT_SERDE, Serde
 
 T = TypeVar("T")
@@ -237,3 +237,12 @@ class Context(Calling):
             UsageError: Inside a step, or the name or action is not one.
         """
         return self._driver.run_step(name, action, args, kwargs, options)
+
+
+def current_context() -> Context | None:
+    """The context of the handler that the calling code runs in; `None` in steps and outside of handlers."""
+    scope = SCOPE.get()
+    if scope is None or isinstance(scope, StepInfo):
+        return None
+    context: Context | None = scope.context
+    return context

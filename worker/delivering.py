@@ -20,7 +20,7 @@ from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Interrupt, Ready, Suspend, Wait
 from perdure.schemas.commands import Lookup
 from perdure.schemas.entries import CancelChild, Failure, Outcome, Run, StepFailed, Success
-from perdure.schemas.errors import JournalMismatchError, TerminalError
+from perdure.schemas.errors import JournalMismatchError, SerdeError, TerminalError
 from perdure.schemas.ids import InvocationId
 
 from .attempt_commands import Settle
@@ -214,7 +214,11 @@ class Delivering:
             if type(outcome) is Success and not future.done():
                 future.set_result(value)
         elif not future.done():
-            complete(future, outcome, call.traits.serde)
+            serde = call.traits.serde
+            if self.limits.sealer is None:
+                complete(future, outcome, serde)
+            else:
+                self._settle_with(future, outcome, lambda sealed, opened: complete(sealed, opened, serde))
 
     def _settle_other(self, index: int, future: DurableFuture[Any], outcome: Outcome) -> None:
         settle = self._settles.pop(index, None)
@@ -224,7 +228,17 @@ class Delivering:
         if settle is None:
             complete(future, outcome, JSON)
         else:
-            settle(future, outcome)
+            self._settle_with(future, outcome, settle)
+
+    def _settle_with(self, future: DurableFuture[Any], outcome: Outcome, settle: Settle) -> None:
+        sealer = self.limits.sealer
+        if sealer is not None:
+            try:
+                outcome = sealer.open_outcome(outcome)
+            except SerdeError as error:
+                future.set_exception(error)
+                return
+        settle(future, outcome)
 
     def _interrupt(self, interrupt: Interrupt) -> None:
         """Raise the cancellation in everything that waits, and have it go on to the callees."""

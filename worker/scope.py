@@ -18,6 +18,16 @@ from perdure.schemas.ids import InvocationId, step_key
 class TaskOwner(Protocol):
     """An attempt, as the task factory sees it."""
 
+    context: Any
+    """The handler's context, once there is one."""
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the handler repeats what an earlier attempt did."""
+
+    def log_fields(self) -> dict[str, Any]:
+        """Whose line it is that the handler logs."""
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started this task."""
 

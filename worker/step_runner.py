@@ -16,6 +16,7 @@ from perdure.schemas.ids import InvocationId
 from .clock import Clock
 from .journal_writer import JournalWriter
 from .scope import SCOPE, StepInfo
+from .sealing import Sealer
 from .serde import encode_readable
 from .steps import Again, AttemptFails, Exhausted, StepCall, as_failure, execute_in_thread, judge, terminal_cause
 
@@ -44,10 +45,19 @@ class StepRunner:
     Args:
         attempt: Whose steps they are.
         payload_bytes_max: A longer result is refused.
+        sealer: Of the application's payload codec.
         loop: The attempt's.
     """
 
-    def __init__(self, attempt: Asking, *, payload_bytes_max: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        attempt: Asking,
+        *,
+        payload_bytes_max: int,
+        loop: asyncio.AbstractEventLoop,
+        sealer: Sealer | None = None,
+    ) -> None:
+        self._sealer = sealer
         self._attempt = attempt
         self.backing_off: dict[int, float] = {}
         """Steps that wait for their next execution, and until when, in ms of the monotonic clock."""
@@ -164,7 +174,7 @@ class StepRunner:
                     f"{what} has {len(raw)} bytes; at most {self._payload_bytes_max} fit into a journal. Store it "
                     "elsewhere and return where it is."
                 )
-            outcome = _tuple(Success, (raw,))
+            outcome = _tuple(Success, (raw if self._sealer is None else self._sealer.seal(raw),))
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -172,7 +182,7 @@ class StepRunner:
             verdict = self._verdict(index, call, error, failed=failed, started_ms=started_ms)
             if not isinstance(verdict, Failure):
                 return verdict
-            outcome = verdict
+            outcome = verdict if self._sealer is None else self._sealer.seal_outcome(verdict)
         spent_ms = int(attempt.clock.monotonic_ms() - started_ms)
         return _tuple(Run, (index, name, attempt.clock.now_ms(), spent_ms, outcome))
 

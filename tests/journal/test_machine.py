@@ -38,6 +38,7 @@ def machine_with(*entries: Entry) -> Machine:
     """A machine that has read a journal of these entries."""
     machine = Machine()
     machine.receive(Positioned(place, 1, entry) for place, entry in enumerate((INPUT, *entries), start=1))
+    machine.begin()
     return machine
 
 
@@ -62,6 +63,18 @@ def test_a_step_runs_is_recorded_and_then_seen() -> None:
     assert append(machine) == [run(0)]
     assert machine.poll() == Ready(0, ONE)
     assert machine.poll() == Suspend(frozenset())
+
+
+def test_two_results_at_once_are_no_replay() -> None:
+    """What this attempt has brought about itself is new, however much of it waits to be handed out."""
+    machine = machine_with()
+    machine.issue_run("a")
+    machine.issue_run("b")
+    machine.propose(run(0))
+    machine.propose(run(1, "b"))
+    append(machine)
+    assert machine.poll() == Ready(0, ONE)
+    assert not machine.replaying
 
 
 def test_a_recorded_step_is_seen_and_not_run() -> None:

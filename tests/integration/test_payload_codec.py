@@ -1,0 +1,115 @@
+"""A payload codec over every value: nothing that handlers handle stands readable in Redis or Kafka."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import orjson
+import pytest
+
+from perdure.schemas.entries import Output, Success
+from perdure.schemas.errors import TerminalError
+from perdure.worker.application import Application, app
+from perdure.worker.context import Context
+from perdure.worker.object_context import ObjectContext, WorkflowContext, WorkflowSharedContext
+from perdure.worker.payload_codec import PayloadCodec
+from perdure.worker.sealing import Sealer
+from perdure.worker.service import Service
+from perdure.worker.virtual_object import VirtualObject
+from perdure.worker.workflow import Workflow
+from tests.integration.deployment import Deployment
+from tests.waiting import wait_until
+
+SECRET = "hush-hush"
+
+
+class Scrambler(PayloadCodec):
+    """Compresses, and turns every byte around: enough to make text unreadable."""
+
+    applies_to_failures = True
+
+    def encode(self, data: bytes, /) -> bytes:
+        """See `PayloadCodec.encode`."""
+        return bytes(byte ^ 0x5A for byte in zlib.compress(data))
+
+    def decode(self, data: bytes, /) -> bytes:
+        """See `PayloadCodec.decode`."""
+        return zlib.decompress(bytes(byte ^ 0x5A for byte in data))
+
+
+def secretive() -> Application:
+    """Everything that a value can go through."""
+    service, box, flow = Service("Teller"), VirtualObject("Box"), Workflow("Flow")
+
+    @box.handler()
+    async def put(ctx: ObjectContext, text: str) -> str:
+        before = await ctx.get("text", type_hint=str)
+        ctx.set("text", text)
+        return f"{before} then {await ctx.get('text', type_hint=str)}"
+
+    @flow.main()
+    async def run(ctx: WorkflowContext, text: str) -> str:
+        return text + await ctx.promise("more", type_hint=str)
+
+    @flow.handler()
+    async def tell(ctx: WorkflowSharedContext, text: str) -> None:
+        await ctx.promise("more", type_hint=str).resolve(text)
+
+    @service.handler()
+    async def fails(ctx: Context, text: str) -> None:
+        raise TerminalError(f"no {text}", 418, {"about": text})
+
+    @service.handler()
+    async def tour(ctx: Context, key: str) -> list[Any]:
+        async def step() -> str:
+            return SECRET
+
+        name, awakeable = ctx.awakeable(type_hint=str)
+        ctx.resolve_awakeable(name, SECRET)
+        running = ctx.workflow_call(run, key, SECRET)
+        await ctx.workflow_call(tell, key, SECRET)
+        results: list[Any] = [await ctx.run("step", step), await awakeable, await running]
+        results += [await ctx.object_call(put, key, SECRET), await ctx.object_call(put, key, SECRET)]
+        try:
+            await ctx.service_call(fails, SECRET)
+        except TerminalError as error:
+            results += [error.message, error.status_code, error.metadata]
+        return results
+
+    return app([service, box, flow], payload_codec=Scrambler())
+
+
+@pytest.mark.parametrize("always_replay", [False, True], ids=["plain", "always_replay"])
+async def test_no_value_can_be_read(deployment: Deployment, always_replay: bool) -> None:
+    """Steps, calls, state, promises, awakeables, results and failures arrive whole, and are nowhere in the clear."""
+    application = secretive()
+    async with (
+        deployment.sender(application),
+        deployment.worker(application, always_replay=always_replay),
+        deployment.client() as client,
+        deployment.store() as store,
+    ):
+        # By hand, so that the argument itself is no secret: what producers write in the clear is read as it is.
+        handle = await client.send("Teller/tour", "key")
+
+        async def done() -> bool:
+            return (
+                bool(await store.list_invocations("completed", invocations_max=1))
+                and (await handle.status()).status == "completed"
+            )
+
+        await wait_until(done, description="the tour is complete")
+        kept: list[str] = [str(await store.read_state("Box/key")), str(await store.peek_promise("Flow/key", "more"))]
+        for summary in await store.list_invocations("completed", invocations_max=100):
+            kept.append(str(summary.fields))
+            kept += map(str, await store.read_journal(summary.invocation_id))
+        assert len(kept) > 20
+        assert SECRET not in " ".join(kept)
+        (*_, last) = await store.read_journal(handle.invocation_id)
+        assert isinstance(last.entry, Output)
+        opened = Sealer(Scrambler()).open_outcome(last.entry.outcome)
+        assert isinstance(opened, Success)
+        put = [f"None then {SECRET}", f"{SECRET} then {SECRET}"]
+        failure = [f"no {SECRET}", 418, {"about": SECRET}]
+        assert orjson.loads(opened.value) == [SECRET, SECRET, SECRET * 2, *put, *failure]
