@@ -232,7 +232,7 @@ async def test_subscriptions_come_and_go(plain: Deployment, shop: Shop) -> None:
     async with topic_of(plain) as orders:
         subscription = Subscription(topic=orders.topic, handler="Shop/count")
         await orders.numbers(range(5))
-        async with plain.worker(shop.application()), plain.client() as client:
+        async with plain.sender(shop.application()), plain.worker(shop.application()), plain.client() as client:
             await client.call("Shop/refuse", 0, timeout=PATIENCE)
         assert not shop.effects
         async with plain.worker(shop.application(subscription)) as engine:
@@ -285,7 +285,8 @@ async def test_a_topic_that_is_not_there_is_waited_for(plain: Deployment, shop: 
     topic = f"{plain.settings.namespace}-orders"
     config = plain.settings.kafka_config(client_id="somebody-else")
     subscription = Subscription(topic=topic, handler="Shop/count")
-    async with plain.worker(shop.application(subscription)), plain.client() as client:
+    application = shop.application(subscription)
+    async with plain.sender(application), plain.worker(application), plain.client() as client:
         assert await client.call("Shop/refuse", 0, timeout=PATIENCE) == 0
         assert (await describe_cluster(config, [topic])).topics == {}
         async with topic_of(plain) as orders:
