@@ -19,8 +19,9 @@ from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
 from .memory_ending import finish, purge
+from .memory_objects import enter
 from .memory_slot import Record, Slot
-from .store import Concluded, Delivery, Due, HintDue, ReplyDue, Status
+from .store import Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
 
 RETENTION_MS = 3_600_000
 """How long what ended from outside is kept: a handler's own options are not known there."""
@@ -174,3 +175,21 @@ def forget(slot: Slot, invocation_id: InvocationId) -> Delivery:
         return Delivery("unknown")
     status = record.status
     return Delivery("delivered", []) if purge(slot, invocation_id, record) else Delivery("unchanged", status=status)
+
+
+def restart(slot: Slot, asked: Restart, *, now_ms: int) -> Delivery:
+    """See `Store.restart`."""
+    invocation_id, target = asked.invocation_id, asked.target
+    if invocation_id in slot.records:
+        return Delivery("known")
+    exclusive = asked.mode == "exclusive"
+    if exclusive and len(slot.queues.get(target, [])) >= asked.queue_max:
+        return Delivery("full")
+    about = {"service": asked.service, "handler": asked.handler, "key": asked.key, "source": asked.source}
+    record = Record({name: value for name, value in about.items() if value}, "pending", 0, now_ms, mode=asked.mode)
+    slot.begin(invocation_id, record, asked.input)
+    for entry in asked.kept:
+        slot.write(invocation_id, record, entry)
+    if exclusive and not enter(slot, target, invocation_id):
+        return Delivery("delivered")
+    return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])

@@ -48,6 +48,7 @@ class MemoryNamespace:
         self._keys = Keys(namespace, slots=slots)
         self._slots = [Slot(publish or _to_nobody) for _ in range(slots)]
         self._workers: dict[str, int] = {}
+        self._services: dict[str, str] = {}
 
     @property
     def slots(self) -> int:

@@ -11,7 +11,8 @@ from perdure.schemas.ids import InvocationId
 from . import memory_delivery as delivery
 from . import memory_promises as promises
 from .memory_namespace import MemoryNamespace, settled
-from .store import Delivery, Due, Promise, State, Status
+from .store import Delivery, Due, Promise, Restart, State, Status
+from .transitions import hastened
 
 
 class MemoryOutside(MemoryNamespace):
@@ -62,6 +63,19 @@ class MemoryOutside(MemoryNamespace):
         """See `Store.purge`."""
         slot, _ = self._at(invocation_id)
         return settled(lambda: delivery.forget(slot, invocation_id))
+
+    def restart(self, restart: Restart) -> asyncio.Future[Delivery]:
+        """See `Store.restart`."""
+        slot, now_ms = self._at(restart.invocation_id)
+        return settled(lambda: delivery.restart(slot, restart, now_ms=now_ms))
+
+    def hasten(self, due: Sequence[Due]) -> asyncio.Future[None]:
+        """See `Store.hasten`."""
+        for item in due:
+            slot, _ = self._at(item.invocation_id)
+            if (member := hastened(item)) in slot.due.scores:
+                slot.due.put(member, 0)
+        return settled(lambda: None)
 
     def peek_promise(self, target: str, name: str) -> asyncio.Future[Promise | None]:
         """See `Store.peek_promise`."""

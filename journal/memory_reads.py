@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perdure.schemas.entries import Positioned
 from perdure.schemas.ids import InvocationId
 
 from .memory_namespace import MemoryNamespace, settled
-from .store import Summary
+from .store import Listed, Place, Summary
 
 WORKER_LIFE_MS = 6_000
 """A worker without a heartbeat for this long is not counted as alive."""
@@ -27,8 +27,7 @@ class MemoryReads(MemoryNamespace):
 
     def read_invocation(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
         """See `Store.read_invocation`."""
-        record = self._record(invocation_id)
-        return settled(lambda: None if record is None else Summary(invocation_id, record.fields()))
+        return settled(lambda: self._summary(invocation_id))
 
     def list_invocations(self, status: str, *, invocations_max: int) -> asyncio.Future[list[Summary]]:
         """See `Store.list_invocations`."""
@@ -36,6 +35,26 @@ class MemoryReads(MemoryNamespace):
         newest = [InvocationId(key) for _, key in sorted(scored, reverse=True)[:invocations_max]]
         known = [(key, record) for key in newest if (record := self._record(key)) is not None]
         return settled(lambda: [Summary(key, record.fields()) for key, record in known])
+
+    def list_page(self, status: str, *, rows_max: int, after: Place | None = None) -> asyncio.Future[list[Listed]]:
+        """See `Store.list_page`."""
+        places = sorted(
+            (Place(score, key) for slot in self._slots for key, score in slot.index[status].items()), reverse=True
+        )
+        past = [place for place in places if after is None or place < after][:rows_max]
+        return settled(lambda: [Listed(place, self._summary(InvocationId(place.invocation_id))) for place in past])
+
+    def _summary(self, invocation_id: InvocationId) -> Summary | None:
+        record = self._record(invocation_id)
+        return None if record is None else Summary(invocation_id, record.fields())
+
+    def describe(self, services: Mapping[str, str]) -> asyncio.Future[None]:
+        """See `Store.describe`."""
+        return settled(lambda: self._services.update(services))
+
+    def description(self, service: str) -> asyncio.Future[str | None]:
+        """See `Store.description`."""
+        return settled(lambda: self._services.get(service))
 
     def heartbeat(self, worker: str, facts: dict[str, str]) -> asyncio.Future[Sequence[str]]:
         """See `Store.heartbeat`."""

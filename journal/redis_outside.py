@@ -18,9 +18,10 @@ from perdure.schemas.entries import (
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
-from .redis_scripts import REPLY_LEASE_MS, RedisScripts
+from .redis_scripts import REPLY_LEASE_MS, RedisScripts, all_of
 from .replies import as_delivery, as_due, as_promise, as_status, body_of_outcome, kept_payload, payload_kept
-from .store import Delivery, Due, Promise, State, Status
+from .store import Delivery, Due, Promise, Restart, State, Status
+from .transitions import hastened
 from .wire import Argument, same
 
 RETENTION_MS = 3_600_000
@@ -94,6 +95,36 @@ class RedisOutside(RedisScripts):
     def purge(self, invocation_id: InvocationId) -> Awaitable[Delivery]:
         """See `Store.purge`."""
         return self._control(invocation_id, "purge")
+
+    def restart(self, restart: Restart) -> Awaitable[Delivery]:
+        """See `Store.restart`."""
+        keys = self._keys.of(restart.invocation_id)
+        bodies: list[Argument] = [part for entry in (restart.input, *restart.kept) for part in encode(entry)]
+        fields: list[Argument] = ["service", restart.service, "handler", restart.handler]
+        for name, value in (("key", restart.key), ("source", restart.source)):
+            if value:
+                fields += (name, value)
+        arguments = (
+            restart.invocation_id,
+            restart.mode,
+            restart.target,
+            self._keys.prefix(keys.slot),
+            restart.queue_max,
+            1 + len(restart.kept),
+            *bodies,
+            *fields,
+        )
+        return self._script("restart", keys, arguments, lambda reply: as_delivery(restart.invocation_id, reply))
+
+    async def hasten(self, due: Sequence[Due]) -> None:
+        """See `Store.hasten`."""
+        # XX: what is done since has no deadline any more.
+        calls = [
+            self._wire.call((b"ZADD", self._keys.of(item.invocation_id).due, b"XX", b"0", member), same)
+            for item in due
+            if (member := hastened(item))
+        ]
+        await all_of(calls)
 
     async def _promise(self, target: str, what: str, name: str, *arguments: Argument) -> Sequence[object]:
         slot = self._keys.slot_of_target(target)

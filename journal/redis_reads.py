@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -12,7 +13,7 @@ from perdure.schemas.ids import InvocationId
 
 from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
 from .replies import SHOWN, as_summary, positioned
-from .store import Summary
+from .store import Listed, Place, Summary
 from .wire import Argument, same
 
 
@@ -42,6 +43,39 @@ class RedisReads(RedisScripts):
         scored = [(float(row[i + 1]), row[i].decode()) for row in await all_of(indexes) for i in range(0, len(row), 2)]
         newest = [InvocationId(text) for _, text in sorted(scored, reverse=True)[:invocations_max]]
         return [found for found in await all_of([self._summary(item) for item in newest]) if found is not None]
+
+    async def list_page(self, status: str, *, rows_max: int, after: Place | None = None) -> list[Listed]:
+        """See `Store.list_page`."""
+        indexes = [self._index(self._keys.status(slot, status), rows_max, after) for slot in range(self.slots)]
+        places = sorted((place for index in await asyncio.gather(*indexes) for place in index), reverse=True)
+        places = places[:rows_max]
+        summaries = await all_of([self._summary(InvocationId(place.invocation_id)) for place in places])
+        return [Listed(place, summary) for place, summary in zip(places, summaries, strict=True)]
+
+    async def _index(self, key: bytes, rows_max: int, after: Place | None) -> list[Place]:
+        """The first rows of one slot past a place."""
+        found: list[Place] = []
+        start = b"+inf" if after is None else after.score
+        for offset in itertools.count(0, rows_max):
+            call = (b"ZREVRANGEBYSCORE", key, start, b"-inf", b"WITHSCORES", b"LIMIT", offset, rows_max)
+            row = await self._wire.call(call, same)
+            places = [Place(int(float(row[i + 1])), row[i].decode()) for i in range(0, len(row), 2)]
+            found += [place for place in places if after is None or place < after]
+            # Many may share a score: all of those that complete and still owe something do.
+            if len(places) < rows_max or len(found) >= rows_max:
+                break
+        return found
+
+    async def describe(self, services: Mapping[str, str]) -> None:
+        """See `Store.describe`."""
+        flat: list[Argument] = [part for pair in services.items() for part in pair]
+        if flat:
+            await self._wire.call((b"HSET", self._keys.services, *flat), same)
+
+    async def description(self, service: str) -> str | None:
+        """See `Store.description`."""
+        raw = await self._wire.call((b"HGET", self._keys.services, service), same)
+        return None if raw is None else raw.decode()
 
     def _summary(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
         call = (b"HMGET", self._keys.of(invocation_id).invocation, *SHOWN)

@@ -28,6 +28,7 @@ _SCRIPTS = (
     "control",
     "promise",
     "state_edit",
+    "restart",
 )
 
 SWEEP_MEMBERS_MAX = 100

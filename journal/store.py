@@ -18,7 +18,7 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from perdure.schemas.entries import Cancelled, Completion, Entry, Outcome, Output, Positioned, Signalled
@@ -40,10 +40,13 @@ from .transitions import (
     Full,
     HintDue,
     Lease,
+    Listed,
     OutgoingDue,
+    Place,
     Promise,
     Queued,
     ReplyDue,
+    Restart,
     ResumeDue,
     Scheduled,
     State,
@@ -69,10 +72,13 @@ __all__ = [
     "Full",
     "HintDue",
     "Lease",
+    "Listed",
     "OutgoingDue",
+    "Place",
     "Promise",
     "Queued",
     "ReplyDue",
+    "Restart",
     "ResumeDue",
     "Scheduled",
     "State",
@@ -236,6 +242,18 @@ class Store(Protocol):
         `unchanged` also where somebody has not been told yet what it owes.
         """
 
+    def restart(self, restart: Restart) -> Awaitable[Delivery]:
+        """Admit an invocation with a journal that has begun; ready, or pending behind its object.
+
+        `known` where that id is, `full` where the object's queue is: nothing was written.
+        """
+
+    def hasten(self, due: Sequence[Due]) -> Awaitable[None]:
+        """Have the next sweep do what a process left to be done that has no part in it, such as a client.
+
+        What was done meanwhile stays done.
+        """
+
     def peek_promise(self, target: str, name: str) -> Awaitable[Promise | None]:
         """A promise of the workflow `Service/key`; `None` while it is open."""
 
@@ -292,6 +310,15 @@ class Store(Protocol):
 
     def list_invocations(self, status: str, *, invocations_max: int) -> Awaitable[list[Summary]]:
         """Invocations of one status, newest first over all slots."""
+
+    def list_page(self, status: str, *, rows_max: int, after: Place | None = None) -> Awaitable[list[Listed]]:
+        """Rows of one status past a place, newest first over all slots; fewer than `rows_max` at the end."""
+
+    def describe(self, services: Mapping[str, str]) -> Awaitable[None]:
+        """Keep a description of each of these services, for those that know no more than its name."""
+
+    def description(self, service: str) -> Awaitable[str | None]:
+        """What the last worker that described the service said."""
 
     def heartbeat(self, worker: str, facts: dict[str, str]) -> Awaitable[Sequence[str]]:
         """Say that this worker lives; returns every worker that lives, sorted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from perdure.schemas.entries import Entry, Input, Outcome, Positioned
+from perdure.schemas.entries import Command, Completion, Entry, Input, Outcome, Positioned, Signalled
 from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId, is_invocation_id
 from perdure.schemas.limits import QUEUE_MAX
@@ -81,6 +81,30 @@ class Admission(NamedTuple):
     @property
     def target(self) -> str:
         """`Service/key` of its object or workflow; empty where it has none."""
+        return "" if self.key is None else f"{self.service}/{self.key}"
+
+
+class Restart(NamedTuple):
+    """An invocation that begins with what another one has done already; `mode`, `source` as in `Admission`.
+
+    Attributes:
+        invocation_id: Of the new one, in the place of the other.
+        kept: What follows the input.
+    """
+
+    invocation_id: InvocationId
+    service: str
+    handler: str
+    key: str | None
+    input: Input
+    kept: Sequence[Command | Completion | Signalled] = ()
+    mode: str = ""
+    source: str = ""
+    queue_max: int = QUEUE_MAX
+
+    @property
+    def target(self) -> str:
+        """`Service/key` of its object; empty where it has none."""
         return "" if self.key is None else f"{self.service}/{self.key}"
 
 
@@ -181,6 +205,21 @@ class HintDue(NamedTuple):
 Due = ResumeDue | ReplyDue | OutgoingDue | CascadeDue | HintDue
 
 
+def hastened(due: Due) -> str:
+    """The member of `due` that `Store.hasten` moves; empty where others have been told already."""
+    match due:
+        case ResumeDue(invocation_id):
+            return f"ready:{invocation_id}"
+        case ReplyDue(invocation_id):
+            return f"reply:{invocation_id}"
+        case CascadeDue(invocation_id):
+            return f"cascade:{invocation_id}"
+        case OutgoingDue(invocation_id, position):
+            return f"send:{invocation_id}:{position}"
+        case HintDue():
+            return ""
+
+
 ALWAYS_MS = 2**53 - 1
 """For `Store.sweep`: leases are ended whenever it is executed. The largest whole number of Lua."""
 
@@ -213,7 +252,7 @@ class Delivery(NamedTuple):
 
     Attributes:
         result: `delivered`; `known`: it was before; `completed`: too late; `unknown`: no such invocation; `gap`: the
-            store lost what it is an answer to; `unchanged`: nothing to do in that status.
+            store lost what it is an answer to; `unchanged`: nothing to do in that status; `full`: its object's queue.
         due: What is to be done now. Repeated by `due` itself if it is not.
         status: Before, where it is `unchanged`.
     """
@@ -244,3 +283,17 @@ class Summary(NamedTuple):
 
     invocation_id: InvocationId
     fields: dict[str, str]
+
+
+class Place(NamedTuple):
+    """Where an invocation stands in the index of its status: newest first, which is by falling score and id."""
+
+    score: int
+    invocation_id: str
+
+
+class Listed(NamedTuple):
+    """One row of a page; no summary where the invocation is gone since."""
+
+    place: Place
+    summary: Summary | None

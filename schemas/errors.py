@@ -6,6 +6,7 @@ PerdureError                        str() is a full sentence: what happened, to 
 ├── RetryableError                  raised by handler authors: the attempt or step is tried again, after `retry_after`
 ├── DefinitionError (ValueError)    a service, handler or option is wrong: mend the code; raised at definition
 ├── UsageError                      `ctx` was used where it may not be: mend the handler; fails the attempt
+├── ConflictError                   what is asked for cannot be done in this state: do first what the message says
 ├── SettingsError                   a setting or the command line is wrong: exit code 2
 ├── DecodeError                     bytes are not what their place demands: dead-letter the record, never retry
 ├── SerdeError                      a value could not be turned into bytes or back: a retryable failure of the attempt
@@ -69,6 +70,10 @@ class DefinitionError(PerdureError, ValueError):
 
 class UsageError(PerdureError):
     """`ctx` was used where it may not be, such as inside a step or after the attempt ended."""
+
+
+class ConflictError(PerdureError):
+    """An invocation or an object is in a state in which what is asked for cannot be done; the message says which."""
 
 
 class SettingsError(PerdureError):
