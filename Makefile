@@ -29,7 +29,7 @@ check: setup ## Lint, format, types and the shape of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p perdure
-	$(BIN)/mypy tests examples benchmarks
+	$(BIN)/mypy tests examples benchmarks _perdure_pytest.py
 	$(BIN)/pytest -q tests/test_tidy.py
 
 format: setup ## Mend what ruff can mend

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
+from perdure.testing import ServerAddresses
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import ServerProcess
 
@@ -64,6 +65,12 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
             await broker.stop()
     finally:
         await redis.stop()
+
+
+@pytest.fixture(scope="session")
+def perdure_servers(servers: Servers) -> ServerAddresses:
+    """Where harnesses of this suite run: on the lane's servers."""
+    return ServerAddresses(servers.redis_url, servers.bootstrap_servers, embedded=lane.LANE == "embedded")
 
 
 @pytest.fixture

@@ -88,11 +88,12 @@ def our_files(*suffixes: str) -> set[str]:
 
 
 def test_the_wheel_holds_the_import_package_and_nothing_else(wheel: Path) -> None:
-    """Modules, Lua scripts, py.typed and the licence are there; no folder of ours is at the top."""
+    """Modules, Lua scripts, py.typed and the licence are there; no folder of ours is at the top, and one file is."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert names >= our_files(".py", ".lua") | {"perdure/__init__.py", "perdure/__main__.py", "perdure/py.typed"}
+    public = {"perdure/__init__.py", "perdure/__main__.py", "perdure/testing.py", "perdure/py.typed"}
+    assert names >= our_files(".py", ".lua") | public
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"perdure"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"perdure", "_perdure_pytest.py"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.endswith(".pyc")]
 

@@ -19,7 +19,7 @@ Rule = Callable[[Source], Iterator[str]]
 def sources(pattern: str) -> list[Source]:
     """Return every file of ours that matches, the links under `perdure/` left aside."""
     found = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob(pattern))]
-    found += sorted((ROOT / "perdure").glob(pattern))
+    found += sorted((ROOT / "perdure").glob(pattern)) + sorted(ROOT.glob(pattern))
     return [Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in found]
 
 
