@@ -7,7 +7,7 @@ import os
 import time
 from datetime import timedelta
 
-from perdure import Context, InvocationRetryPolicy, RetryableError, Service, app
+from perdure import Context, InvocationRetryPolicy, ObjectContext, RetryableError, Service, VirtualObject, app
 
 PAYLOAD_BYTES = 100
 """Of a step's result as JSON, the quotes included."""
@@ -48,8 +48,46 @@ async def replay(ctx: Context, count: int) -> float:
     return await ctx.run("first new step", lambda: _given(replayed_s))
 
 
+counter = VirtualObject("BenchCounter")
+
+
+@counter.handler()
+async def add(ctx: ObjectContext, amount: int) -> int:
+    """Read a number, add to it, write it, durably: the work of a counter or an account."""
+    total = (await ctx.get("total", type_hint=int) or 0) + amount
+    ctx.set("total", total)
+    return total
+
+
+@bench.handler()
+async def fan_out(ctx: Context, count: int) -> int:
+    """Call `count` others at once and wait for them all."""
+    calls = [ctx.service_call(echo, number) for number in range(count)]
+    return sum([await call for call in calls])
+
+
+@bench.handler()
+async def echo(ctx: Context, number: int) -> int:
+    """Give back what came."""
+    return number
+
+
+@bench.handler()
+async def nap(ctx: Context, seconds: float) -> None:
+    """Sleep durably."""
+    await ctx.sleep(timedelta(seconds=seconds))
+
+
+@bench.handler()
+async def fan_in(ctx: Context, count: int) -> int:
+    """Call one object `count` times at once and wait for them all."""
+    key = ctx.request().id
+    calls = [ctx.object_call(add, key, 1) for _ in range(count)]
+    return max([await call for call in calls])
+
+
 async def _given(value: float) -> float:
     return value
 
 
-application = app([bench])
+application = app([bench, counter])

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from . import breakdown, deployment, engine, floor, hop, load, replay
+from . import breakdown, deployment, engine, floor, hop, load, programming_model, replay
 from .deployment import Environment, running_deployment, running_servers
 from .machine import describe_machine
 from .measuring import Measured, Plan
@@ -49,6 +49,11 @@ SCENARIOS = {
     "noop": Scenario("invocations a second through Kafka, 128 at once", Needs.WORKER, load.noop),
     "latency": Scenario("one invocation at a time through Kafka, end to end", Needs.WORKER, load.latency),
     "sequential": Scenario("1,000 steps one after another in one invocation", Needs.WORKER, load.sequential),
+    "object": Scenario("adds to counters a second, 64 keys, 128 at once", Needs.WORKER, programming_model.objects),
+    "hot_object": Scenario("adds to one counter a second, 32 waiting", Needs.WORKER, programming_model.hot_object),
+    "call": Scenario("calls a second, by handlers that call ten others", Needs.WORKER, programming_model.calls),
+    "fan_in": Scenario("calls a second of one object, 100 at once", Needs.WORKER, programming_model.fan_in),
+    "sleepers": Scenario("memory of 10,000 sleepers of 30 s", Needs.WORKER, programming_model.sleepers),
     "replay": Scenario("from a claim to the first new step, per journaled step", Needs.WORKER, replay.replay),
     "floor": Scenario("the append script without an engine, same server and payload", Needs.SERVERS, floor.floor),
     "engine": Scenario("Python's time for a step, over the store in memory", Needs.NOTHING, engine.engine),

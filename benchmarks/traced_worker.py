@@ -15,7 +15,7 @@ import uvloop
 
 from perdure import Settings
 from perdure.journal.redis_store import RedisStore
-from perdure.journal.store import Claim
+from perdure.journal.store import Claim, Concluded
 from perdure.worker.attempts import Attempts
 from perdure.worker.broker import Record
 from perdure.worker.intake import Intake
@@ -35,7 +35,7 @@ def wrap() -> None:
     """Have the worker's parts say when they are passed."""
     take: Callable[..., Awaitable[None]] = Intake.take
     start: Callable[..., None] = Attempts.start
-    complete: Callable[..., Awaitable[Sequence[str]]] = RedisStore.complete
+    complete: Callable[..., Awaitable[Concluded]] = RedisStore.complete
 
     async def taking(intake: Intake, records: Sequence[tuple[Record, int]]) -> None:
         note("fetched")
@@ -45,11 +45,11 @@ def wrap() -> None:
         note("admitted")
         start(attempts, claim)
 
-    async def completing(store: RedisStore, *arguments: Any, **named: Any) -> Sequence[str]:
+    async def completing(store: RedisStore, *arguments: Any, **named: Any) -> Concluded:
         note("ran")
-        topics = await complete(store, *arguments, **named)
+        concluded = await complete(store, *arguments, **named)
         note("completed")
-        return topics
+        return concluded
 
     Intake.take = taking  # type: ignore[method-assign, assignment]
     Attempts.start = starting  # type: ignore[method-assign, assignment]

@@ -212,6 +212,11 @@ class Attempt(Delivering):
         busy = self.machine.executing - self.steps.backing_off.keys()
         return not busy and not self.writer.busy and not self.machine.deliverable and self.blocked
 
+    def make_room(self) -> None:
+        """Others want to begin: leave memory at once, if all there is to do is to wait for the outside."""
+        if not self._closed and self.departure is None and not self._concluding:
+            self._suspension.hurry()
+
     async def finish_steps(self) -> None:
         """Return when every step that was asked for has its result in the journal, or the attempt departs."""
         while self.departure is None:

@@ -37,6 +37,9 @@ IDEMPOTENT_RETENTION_MS = 24 * RETENTION_MS
 DRAIN_LOOK_S = 0.05
 """Between two looks at what still runs while stopping."""
 
+ROOM_LOOK_S = 0.05
+"""After so long without room, attempts that only wait for the outside are suspended at once."""
+
 ABANDON_MS = 2_000
 """After the grace, for handlers to end once they were cancelled."""
 
@@ -117,7 +120,13 @@ class Attempts:
         """How many more attempts may begin; waits until it is at least one."""
         while (room := self._concurrency - len(self._running)) < 1:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(ROOM_LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                # Callers may wait for callees that find no room: those that only wait can do so outside of memory.
+                for attempt in list(self._running.values()):
+                    attempt.make_room()
         return room
 
     def leases(self) -> list[Lease]:

@@ -100,6 +100,7 @@ class Dispatcher:
         self._expected: dict[str, Lease] = {}
         self._sent: defaultdict[InvocationId, list[int]] = defaultdict(list)
         self._acknowledging = False
+        self._producing: set[tuple[InvocationId, int]] = set()
 
     def expected(self) -> list[Lease]:
         """Every lease that was asked for here and is not answered yet. May be called in any thread."""
@@ -233,6 +234,10 @@ class Dispatcher:
         return True
 
     def _produce(self, origin: InvocationId, position: int, entry: Call | Send, caller: Caller | None) -> None:
+        if (origin, position) in self._producing:
+            # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
+            return
+        self._producing.add((origin, position))
         value = encode_call(
             handler=entry.handler,
             invocation_id=entry.invocation_id,
@@ -244,7 +249,11 @@ class Dispatcher:
         )
         key = None if entry.key is None else entry.key.encode("utf-8", "replace")
         topic = service_topic(self._namespace, entry.service)
-        self._outbox.put(Outgoing(topic, key, value, entry.headers), lambda: self._acknowledge(origin, position))
+        self._outbox.put(Outgoing(topic, key, value, entry.headers), lambda: self._produced(origin, position))
+
+    def _produced(self, origin: InvocationId, position: int) -> None:
+        self._producing.discard((origin, position))
+        self._acknowledge(origin, position)
 
     async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool:
         caller = Caller(origin, entry.command_index, position)

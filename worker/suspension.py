@@ -80,6 +80,12 @@ class Suspension:
             self._timer.cancel()
             self._timer = None
 
+    def hurry(self) -> None:
+        """If the attempt waits, it has waited long enough."""
+        if self._timer is not None and not self._attempt.steps.backing_off:
+            self._timer.cancel()
+            self._expired()
+
     def stop(self) -> None:
         """Watch no more; a suspension that is on its way to the store cannot be taken back."""
         self._closed = True
