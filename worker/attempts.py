@@ -235,7 +235,9 @@ class Attempts:
         return cached
 
 
-def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool, sealer: Sealer | None) -> AttemptLimits:
+def _limits(
+    handler: Handler, settings: AttemptSettings, *, idempotent: bool, sealer: Sealer | None = None
+) -> AttemptLimits:
     options = handler.options
     inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
     # A workflow's `main` alone has the former.
