@@ -108,7 +108,7 @@ def view_of(summary: Summary) -> InvocationView:
         admitted_at_ms=_number(fields, "admitted_at"),
         completed_at_ms=_number(fields, "completed_at"),
         idempotency_key=fields.get("idempotency_key"),
-        source=fields.get("source"),
+        source=_place(fields.get("source")),
         last_failure=fields.get("last_failure"),
         outcome=_recorded(fields.get("output")),
     )
@@ -166,6 +166,11 @@ def entry_json(positioned: Positioned) -> dict[str, Any]:
             case _:
                 shown[{"command_index": "index"}.get(name, name)] = value
     return head | shown
+
+
+def _place(source: str | None) -> str | None:
+    """Of a record's place `topic/partition/offset`, without what is kept behind it."""
+    return source and "/".join(source.split("/")[:3])
 
 
 def _text(raw: bytes | None) -> str | None:

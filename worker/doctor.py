@@ -17,7 +17,9 @@ from perdure.schemas.errors import BrokerError, PerdureError
 
 from .application import Application
 from .kafka_admin import describe_cluster
+from .kafka_config import ClusterView
 from .settings import Settings, unknown_variables
+from .subscriptions import Subscription, by_group
 from .topics import plan_topics
 
 Level = Literal["ok", "advice", "problem"]
@@ -133,7 +135,9 @@ async def _kafka(settings: Settings, application: Application | None, target: st
         partitions=settings.topic_partitions,
         replication_factor=settings.topic_replication_factor,
     )
+    subscribed = {} if application is None else by_group(application.subscriptions, settings.namespace)
     names = [plan.name for plan in plans]
+    names += sorted({each.topic for group in subscribed.values() for each in group}.difference(names))
     view = await describe_cluster(settings.kafka_config(client_id="perdure-doctor"), names)
     brokers = f"{len(view.brokers)} broker" + ("s" if len(view.brokers) != 1 else "")
     findings = [Finding("ok", "Kafka", f"{settings.bootstrap_servers}: {brokers}, cluster {view.cluster_id}")]
@@ -145,6 +149,18 @@ async def _kafka(settings: Settings, application: Application | None, target: st
             mend = f"perdure topics create {target}, or start a worker"
             findings.append(Finding("problem", "topic", f"{plan.name} is not there.", mend))
         else:
-            noun = "partition" if partitions == 1 else "partitions"
-            findings.append(Finding("ok", "topic", f"{plan.name}: {partitions} {noun}"))
-    return findings
+            findings.append(Finding("ok", "topic", f"{plan.name}: {_partitions(partitions)}"))
+    return findings + [_subscription(group, each, view) for group, several in subscribed.items() for each in several]
+
+
+def _subscription(group: str, subscription: Subscription, view: ClusterView) -> Finding:
+    partitions = view.topics.get(subscription.topic)
+    if partitions is None:
+        found = f"{subscription.topic} is not there, and {subscription.target} is subscribed to it."
+        return Finding("problem", "subscription", found, "create the topic, or correct the subscription")
+    text = f"{subscription.topic}: {_partitions(partitions)} to {subscription.target} as the group {group}"
+    return Finding("ok", "subscription", text)
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition" + ("s" if count != 1 else "")

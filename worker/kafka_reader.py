@@ -370,7 +370,7 @@ class Reader:
         self._unsettled_since_ms = None
         self._fetched = (self._fetched[0], self._clock.monotonic_ms())
         self._settled.set()
-        logger.info("%s partitions are assigned", len(partitions))
+        logger.info("%s partitions are assigned to group %s", len(partitions), self._config.group_id)
 
     async def _told(self, call: Awaitable[None], event: str) -> None:
         """Bound the listener in time: while it runs, nobody in the group gets anything."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import orjson
 import pytest
 
 from perdure.journal.redis_admin import opened
 from perdure.journal.redis_config import RedisConfig
 from perdure.worker.clock import system_random
+from perdure.worker.kafka_admin import create_topics
+from perdure.worker.kafka_config import KafkaConfig
 from perdure.worker.server_process import ServerProcess, free_port
+from perdure.worker.topics import TopicPlan
 
 from .conftest import Command
 
@@ -36,6 +43,39 @@ async def test_the_doctor_names_what_is_missing(shop: str, places: None, perdure
     assert "none is alive" in examined.stdout or "is not in Redis yet" in examined.stdout
     healthy = await perdure("doctor")
     assert healthy.exit_code == 0
+
+
+SUBSCRIBED = """
+import os
+
+from shop_for_tests import ping, shop
+
+from perdure import Subscription, app
+
+topic = os.environ["PERDURE_NAMESPACE"] + "-orders"
+application = app([shop], subscriptions=[Subscription(topic=topic, handler=ping)])
+"""
+
+
+async def test_the_doctor_looks_for_subscribed_topics(
+    shop: str, places: None, perdure: Command, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are neither planned nor created; who reads them as which group is told once they are there."""
+    (tmp_path / "subscribed_shop.py").write_text(SUBSCRIBED)
+    monkeypatch.delitem(sys.modules, "subscribed_shop", raising=False)
+    target = "subscribed_shop:application"
+    created = await perdure("topics", "create", target)
+    assert created.exit_code == 0, created.stderr
+    topic = f"{namespace}-orders"
+    assert topic not in created.stdout
+    examined = await perdure("doctor", target)
+    assert examined.exit_code == 1
+    assert f"{topic} is not there, and Shop/ping" in examined.stdout
+    config = KafkaConfig(bootstrap_servers=os.environ["PERDURE_BOOTSTRAP_SERVERS"], group_id="by-hand")
+    await create_topics(config, [TopicPlan(topic, 2, 1, ())])
+    examined = await perdure("doctor", target)
+    assert examined.exit_code == 0, examined.stdout
+    assert f"{topic}: 2 partitions to Shop/ping as the group {namespace}.Shop.ping.{topic}" in examined.stdout
 
 
 async def test_the_doctor_judges_redis(places: None, perdure: Command, private_redis: ServerProcess) -> None:
