@@ -15,8 +15,10 @@ application = app([payments])
 Run it with `perdure dev module:application`.
 """
 
+from perdure.journal.selection import InvocationFilter
 from perdure.schemas.errors import (
     BrokerError,
+    ConflictError,
     DefinitionError,
     InvocationNotFoundError,
     PerdureError,
@@ -29,7 +31,8 @@ from perdure.schemas.errors import (
 )
 from perdure.worker.application import Application, app
 from perdure.worker.calling import SendHandle
-from perdure.worker.client import Client, Handle
+from perdure.worker.client import Client
+from perdure.worker.client_handle import Handle
 from perdure.worker.combinators import (
     as_completed,
     first_success,
@@ -65,6 +68,7 @@ __all__ = [
     "BrokerError",
     "BytesSerde",
     "Client",
+    "ConflictError",
     "Context",
     "DefaultSerde",
     "DefinitionError",
@@ -73,6 +77,7 @@ __all__ = [
     "DurablePromise",
     "Handle",
     "HandlerLogFilter",
+    "InvocationFilter",
     "InvocationNotFoundError",
     "InvocationRetryPolicy",
     "JsonSerde",

@@ -1,4 +1,4 @@
-"""Calling handlers from Python: send, call, result, status. Asynchronous; nothing here blocks the event loop.
+"""Calling handlers from Python, and operating what they do. Asynchronous; nothing here blocks the event loop.
 
 ```
 send/call --envelope--> Kafka <ns>.<Service> ... worker ... Redis --outcome--> one subscription --> every wait
@@ -7,29 +7,25 @@ send/call --envelope--> Kafka <ns>.<Service> ... worker ... Redis --outcome--> o
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-from perdure.journal.connected_store import connected_store
-from perdure.journal.inspection import InvocationView, view_of
-from perdure.journal.keys import Keys
-from perdure.journal.redis_admin import open_namespace, read_namespace
-from perdure.journal.redis_store import RedisStore
 from perdure.schemas.entries import Outcome
-from perdure.schemas.errors import InvocationNotFoundError, RecordTooLargeError, UsageError
-from perdure.schemas.ids import InvocationId, new_invocation_id
+from perdure.schemas.errors import RecordTooLargeError, UsageError
+from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 
 from .broker import Outgoing
-from .clock import SystemClock, system_random
-from .envelope import NOTHING, Options, Target, checked_id, envelope_of, target_of, untyped_result_of
+from .client_completions import ClientCompletions
+from .client_controls import ClientControls
+from .client_handle import Handle
+from .client_reading import ClientReading
+from .client_state import ClientState
+from .envelope import NOTHING, Options, Target, checked_id, envelope_of, placed, target_of, untyped_result_of
+from .handler import HandlerMode
 from .outcomes import Expected, Outcomes
-from .sender import Sender
-from .settings import Settings
+from .service_kinds import read_description
 from .topics import service_topic
 
 TOPICS_MAX = 1024
@@ -41,89 +37,13 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Handle(Generic[Result]):
-    """An invocation that Kafka has acknowledged."""
-
-    invocation_id: InvocationId
-    _client: Client
-    _target: Target
-
-    async def result(self, *, timeout: timedelta | None = None) -> Result:  # noqa: ASYNC109 # part of a public API
-        """Return the result, as soon as there is one.
-
-        Args:
-            timeout: How long to wait; for ever without it.
-
-        Raises:
-            TerminalError: The invocation failed; with its code and metadata.
-            TimeoutError: There was no outcome in time; the invocation goes on.
-            InvocationNotFoundError: It completed, and its retention ended.
-            SerdeError: The result is not of the declared type.
-        """
-        outcome = await self._client.outcome(self.invocation_id, timeout, sent=True)
-        result: Result = self._target.result_of(outcome)
-        return result
-
-    async def status(self) -> InvocationView:
-        """As `Client.status`; not found, too, while it is not yet admitted."""
-        return await self._client.status(self.invocation_id)
-
-
-class Client:
-    """Sends invocations and waits for their outcomes. Use as an async context manager, one per process.
+class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
+    """Sends invocations, waits for their outcomes, and operates them. Use as an async context manager, one per process.
 
     Args:
         settings: Where Kafka and Redis are; without it, what the environment says.
+        payload_codec: The one that the application was made with, if it was.
     """
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = Settings.load() if settings is None else settings
-        self._clock = SystemClock()
-        self._entropy = system_random()
-        self.client_id = f"client-{self._entropy.randbytes(8).hex()}"
-        self._sender = Sender(self._settings.kafka_config(client_id=self.client_id))
-        self._stack = contextlib.AsyncExitStack()
-        self._entered: tuple[RedisStore, Outcomes] | None = None
-
-    @classmethod
-    def connect(
-        cls, *, bootstrap_servers: str | None = None, redis_url: str | None = None, namespace: str | None = None
-    ) -> Client:
-        """Make a client for these places; what is not given comes from the environment. Then `async with` it.
-
-        Raises:
-            SettingsError: A value, here or in the environment, is wrong.
-        """
-        places = {"bootstrap_servers": bootstrap_servers, "redis_url": redis_url, "namespace": namespace}
-        return cls(Settings.load(**places))
-
-    async def __aenter__(self) -> Client:
-        """Connect to Redis; Kafka follows with the first record.
-
-        Raises:
-            SettingsError: The Redis login is wrong, or the namespace is of a newer version.
-            StoreError: Redis does not answer.
-        """
-        settings = self._settings
-        config = settings.redis_config
-        found = await read_namespace(config, settings.namespace)
-        if found is None:
-            found = await open_namespace(config, settings.namespace, slots=settings.slots)
-        keys = Keys(settings.namespace, slots=found.slots)
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self._sender)
-            store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{self.client_id}"))
-            outcomes = await stack.enter_async_context(Outcomes(store, config, keys, client=self.client_id))
-            self._stack = stack.pop_all()
-        self._entered = (store, outcomes)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._entered = None
-        await self._stack.aclose()
 
     @overload
     async def send(
@@ -202,10 +122,14 @@ class Client:
         """
         options = Options(id, idempotency_key, key, self._start(not_before, delay), headers, reply_to, None)
         self._inside()
-        chosen = target_of(target)
+        chosen, options = await self._placed(target_of(target), options)
         invocation_id, record = self._record(chosen, argument, options)
-        await self._sender.send(record)
-        return Handle(invocation_id, self, chosen)
+        shared = options.idempotency_key is not None or chosen.mode is HandlerMode.MAIN
+        known = shared and await self._known(invocation_id)
+        # Only the record can say that another topic wants the outcome, too.
+        if not known or reply_to is not None:
+            await self._sender.send(record)
+        return Handle(invocation_id, self, chosen, already_accepted=known)
 
     @overload
     async def call(
@@ -265,15 +189,16 @@ class Client:
             UsageError: As `send`, and so are SettingsError, SerdeError, RecordTooLargeError and BrokerError.
         """
         _, outcomes = self._inside()
-        chosen = target_of(target)
         started_ms = self._clock.monotonic_ms()
         options = Options(None, idempotency_key, key, None, headers, None, outcomes.channel)
+        chosen, options = await self._placed(target_of(target), options)
         invocation_id, record = self._record(chosen, argument, options)
         expected = outcomes.expect(invocation_id)
         try:
             await self._sender.send(record)
             left_s = max(0.0, timeout.total_seconds() - (self._clock.monotonic_ms() - started_ms) / 1000)
-            return chosen.result_of(await _outcome(outcomes, invocation_id, left_s, sent=True, expected=expected))
+            outcome = await _outcome(outcomes, invocation_id, left_s, sent=True, expected=expected)
+            return chosen.result_of(self._opened(outcome))
         finally:
             outcomes.forget(invocation_id, expected)
 
@@ -292,20 +217,44 @@ class Client:
         """
         return untyped_result_of(await self.outcome(checked_id(invocation_id), timeout, sent=False))
 
-    async def status(self, invocation_id: str) -> InvocationView:
-        """Return what is known of an invocation.
+    @overload
+    def attach(self, invocation_id: str, target: Callable[[Any, Any], Awaitable[Result]]) -> Handle[Result]: ...
+    @overload
+    def attach(self, invocation_id: str, target: Callable[[Any], Awaitable[Result]]) -> Handle[Result]: ...
+    @overload
+    def attach(self, invocation_id: str, target: str | None = ...) -> Handle[Any]: ...
+    def attach(self, invocation_id: str, target: str | Callable[..., Awaitable[Any]] | None = None) -> Handle[Any]:
+        """Return a handle of any invocation, by whomever it was sent.
+
+        Args:
+            invocation_id: Whose; whether there is one is asked by the handle's methods.
+            target: Its handler, for the type of its result; without it that is JSON's value.
 
         Raises:
-            InvocationNotFoundError: There is none of that id, not yet or not any more.
-            UsageError: It is not an invocation id.
+            UsageError: It is not an invocation id, or the target is not of its form.
         """
-        store, _ = self._inside()
-        summary = await store.read_invocation(checked_id(invocation_id))
-        if summary is None:
-            raise InvocationNotFoundError(
-                f"There is no invocation {invocation_id}: it is not admitted yet, or its retention ended."
-            )
-        return view_of(summary)
+        chosen = None if target is None else target_of(target)
+        return Handle(checked_id(invocation_id), self, chosen, already_accepted=True, _sent=False)
+
+    @overload
+    def workflow_run(self, main: Callable[[Any, Any], Awaitable[Result]], key: str) -> Handle[Result]: ...
+    @overload
+    def workflow_run(self, main: Callable[[Any], Awaitable[Result]], key: str) -> Handle[Result]: ...
+    @overload
+    def workflow_run(self, main: str, key: str) -> Handle[Any]: ...
+    def workflow_run(self, main: str | Callable[..., Awaitable[Any]], key: str) -> Handle[Any]:
+        """Return a handle of the one run of a workflow's key, by whomever it was sent.
+
+        Args:
+            main: Its handler, or `"Workflow/main"`.
+            key: Which run.
+
+        Raises:
+            UsageError: The target is not of its form.
+        """
+        chosen = target_of(main)
+        run = id_of_workflow(chosen.service, key)
+        return Handle(run, self, chosen, already_accepted=True, _sent=False)
 
     async def outcome(self, invocation_id: InvocationId, within: timedelta | None, *, sent: bool) -> Outcome:
         """Wait for an outcome without judging it. See `Outcomes.wait` for `sent`.
@@ -316,12 +265,17 @@ class Client:
         """
         _, outcomes = self._inside()
         within_s = None if within is None else max(0.0, within.total_seconds())
-        return await _outcome(outcomes, invocation_id, within_s, sent=sent)
+        return self._opened(await _outcome(outcomes, invocation_id, within_s, sent=sent))
 
-    def _inside(self) -> tuple[RedisStore, Outcomes]:
-        if self._entered is None:
-            raise UsageError("The client is used outside its `async with` block: enter it first.")
-        return self._entered
+    async def _known(self, invocation_id: InvocationId) -> bool:
+        return await self._store.attach(invocation_id, "") is not None
+
+    async def _placed(self, target: Target, options: Options) -> tuple[Target, Options]:
+        if target.kind is None and options.key is not None:
+            # Known by name only: workers say what it is. Where none ever did there is no topic, either.
+            kind, modes = read_description(await self._store.description(target.service))
+            target = target._replace(kind=kind, mode=modes.get(target.handler))
+        return target, placed(target, options)
 
     def _start(self, not_before: datetime | None, delay: timedelta | None) -> datetime | None:
         if not_before is not None and delay is not None:
@@ -332,7 +286,7 @@ class Client:
 
     def _record(self, target: Target, argument: object, options: Options) -> tuple[InvocationId, Outgoing]:
         fresh_id = new_invocation_id(target.service, options.key, self._entropy)
-        invocation_id, envelope = envelope_of(target, argument, options, fresh_id=fresh_id)
+        invocation_id, envelope = envelope_of(target, argument, options, fresh_id=fresh_id, sealer=self._sealer)
         if len(envelope) > self._settings.record_bytes_max:
             raise RecordTooLargeError(
                 f"The argument of {target.name} makes a record of {len(envelope)} bytes, and "

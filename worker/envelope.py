@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -11,11 +12,19 @@ import orjson
 
 from perdure.schemas.codec import is_json
 from perdure.schemas.entries import Failure, Outcome, Success
-from perdure.schemas.errors import DecodeError, SerdeError, UsageError
-from perdure.schemas.ids import InvocationId, id_of_idempotency_key, is_invocation_id
+from perdure.schemas.errors import DecodeError, UsageError
+from perdure.schemas.ids import (
+    InvocationId,
+    id_of_idempotency_key,
+    id_of_workflow,
+    is_invocation_id,
+    place_of,
+    place_of_object,
+)
 from perdure.schemas.records import decode_invocation, plain_envelope
 
-from .handler import handler_of
+from .handler import HandlerMode, ServiceKind, handler_of
+from .sealing import Sealer
 from .serde import JSON, Serde, decode_value, encode_value
 
 
@@ -33,12 +42,17 @@ TARGETS_MAX: Final = 1024
 
 
 class Target(NamedTuple):
-    """Which handler, and how its values travel. Without an `output_serde` results are JSON's values."""
+    """Which handler, and how its values travel. Without an `output_serde` results are JSON's values.
+
+    `kind` and `mode` are the handler's; `None` for one that is known by name only.
+    """
 
     service: str
     handler: str
     input_serde: Serde[Any]
     output_serde: Serde[Any] | None
+    kind: ServiceKind | None = None
+    mode: HandlerMode | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +92,9 @@ def target_of(target: str | Callable[..., Awaitable[Any]]) -> Target:
     """
     if callable(target):
         handler = handler_of(target)
-        return Target(handler.service, handler.name, handler.input_serde, handler.output_serde)
+        return Target(
+            handler.service, handler.name, handler.input_serde, handler.output_serde, handler.kind, handler.mode
+        )
     return _named_target(target)
 
 
@@ -114,8 +130,36 @@ def untyped_result_of(outcome: Outcome) -> Any:
             return JSON.deserialize(raw) if not raw or is_json(raw) else raw
 
 
+def placed(target: Target, options: Options) -> Options:
+    """Hold the options against what the target is; the one id of a workflow's run is among those returned.
+
+    Raises:
+        UsageError: There is no key where there must be one, or an id that cannot be that invocation's.
+    """
+    if target.kind in (None, ServiceKind.SERVICE):
+        return options
+    if options.key is None:
+        kind = "an object" if target.kind is ServiceKind.OBJECT else "a workflow"
+        raise UsageError(f"{target.name} is a handler of {kind}: give key=..., which says which one.")
+    if target.mode is HandlerMode.MAIN:
+        run = id_of_workflow(target.service, options.key)
+        if options.idempotency_key is not None or options.id not in (None, run):
+            raise UsageError(
+                f"{target.name} runs once for each key, which alone says which run it is: leave id and idempotency_key "
+                "out."
+            )
+        return options._replace(id=run)
+    place = place_of_object(target.service, options.key)
+    if options.id is not None and is_invocation_id(options.id) and place_of(options.id) != place:
+        raise UsageError(
+            f"The id {options.id} was not made for {target.service}/{options.key}: leave it out, use idempotency_key, "
+            "or make it with perdure.schemas.ids.new_invocation_id(service, key, ...)."
+        )
+    return options
+
+
 def envelope_of(
-    target: Target, argument: object, options: Options, *, fresh_id: InvocationId
+    target: Target, argument: object, options: Options, *, fresh_id: InvocationId, sealer: Sealer | None = None
 ) -> tuple[InvocationId, bytes]:
     """Return the id that the invocation will have, and the value of its record.
 
@@ -124,10 +168,11 @@ def envelope_of(
         argument: `NOTHING` where there is none.
         options: The sender's.
         fresh_id: Used where the options name neither an id nor an idempotency key.
+        sealer: Of the application's payload codec, where it has one.
 
     Raises:
         UsageError: An option is out of its bounds.
-        SerdeError: The argument cannot be written, or not as JSON.
+        SerdeError: The argument cannot be written.
     """
     fields: dict[str, Any] = {"handler": target.handler}
     if options.idempotency_key is None:
@@ -147,7 +192,8 @@ def envelope_of(
     except (DecodeError, orjson.JSONEncodeError) as error:
         raise UsageError(f"{target.name} cannot be invoked like this. {error}") from error
     if argument is not NOTHING:
-        envelope = b'%b,"argument":%b}' % (envelope[:-1], _argument(target, argument))
+        raw = encode_value(target.input_serde, argument, what=f"The argument of {target.name}")
+        envelope = b"%b,%b}" % (envelope[:-1], _argument(raw if sealer is None else sealer.seal(raw)))
     return invocation_id, envelope
 
 
@@ -164,11 +210,5 @@ def _add_rest(fields: dict[str, Any], options: Options) -> None:
         fields["waiter"] = options.waiter
 
 
-def _argument(target: Target, argument: object) -> bytes:
-    raw = encode_value(target.input_serde, argument, what=f"The argument of {target.name}")
-    if not is_json(raw):
-        raise SerdeError(
-            f"The argument of {target.name} is not JSON ({len(raw)} bytes), and only JSON travels in an invocation: "
-            "give the handler a serde that writes JSON."
-        )
-    return raw
+def _argument(raw: bytes) -> bytes:
+    return b'"argument":%b' % raw if is_json(raw) else b'"base64":"%b"' % base64.b64encode(raw)

@@ -36,6 +36,7 @@ from .kafka_broker import KafkaBroker
 from .kafka_offsets import Beginnings
 from .leases import ThreadRenewal
 from .scope import install_task_factory
+from .service_kinds import describe_services
 from .settings import Settings
 from .sources import Feed
 from .subscriptions import Subscription, by_group
@@ -128,6 +129,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         await _enter_lifespan(application, stack)
         store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
+        await store.describe(describe_services(application))
         barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=fsyncs)
         stack.push_async_callback(barrier.close)
         broker = _broker(application, settings, worker, around.clock)

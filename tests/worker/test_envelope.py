@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.schemas.entries import Failure, Success
-from perdure.schemas.errors import SerdeError, TerminalError, UsageError
+from perdure.schemas.errors import TerminalError, UsageError
 from perdure.schemas.ids import id_of_idempotency_key, new_invocation_id
 from perdure.schemas.records import decode_invocation
 from perdure.worker.clock import system_random
@@ -47,11 +47,11 @@ def test_the_id_is_known_before_admission() -> None:
     assert envelope_of(SHOP, NOTHING, Options(key="k", idempotency_key="once"), fresh_id=FRESH)[0] == derived
 
 
-def test_bytes_that_are_not_json_cannot_travel() -> None:
-    """The envelope is JSON: the sender is told, and nothing is sent."""
+def test_bytes_that_are_not_json_travel_as_base64() -> None:
+    """The envelope is JSON, and the handler gets the bytes."""
     target = Target("Shop", "add", BYTES, BYTES)
-    with pytest.raises(SerdeError, match="only JSON travels"):
-        envelope_of(target, b"\xff", Options(), fresh_id=FRESH)
+    for raw in (b"\xff", b"", b"{"):
+        assert decode_invocation(envelope_of(target, raw, Options(), fresh_id=FRESH)[1]).payload == raw
     assert decode_invocation(envelope_of(target, b"[1]", Options(), fresh_id=FRESH)[1]).payload == b"[1]"
 
 

@@ -1,0 +1,31 @@
+"""PURE. What workers leave in Redis about their services, for clients that know a handler's name only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from .application import Application
+from .handler import HandlerMode, ServiceKind
+
+
+def describe_services(application: Application) -> dict[str, str]:
+    """A description of each service."""
+    return {
+        name: orjson.dumps(
+            {"kind": service.kind, "handlers": {each.name: each.mode for each in service.handlers.values()}}
+        ).decode()
+        for name, service in application.services.items()
+    }
+
+
+def read_description(text: str | None) -> tuple[ServiceKind | None, Mapping[str, HandlerMode]]:
+    """What a description says: the service's kind, and each handler's mode; nothing where it says nothing known."""
+    try:
+        told = orjson.loads(text or "{}")
+        kind = ServiceKind(told["kind"])
+        return kind, {str(name): HandlerMode(mode) for name, mode in told["handlers"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # Of another version: then it is as if there were none.
+        return None, {}
