@@ -1,0 +1,88 @@
+"""Every script of the store on Redis touches one slot only: on a Redis Cluster its keys are on one node."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from perdure.journal.keys import Keys
+from perdure.journal.redis_store import RedisStore
+from perdure.journal.store import Lease
+from perdure.schemas.commands import Send, SetState
+from perdure.schemas.entries import Cancelled, Completion, Entry, Success
+from perdure.schemas.errors import StoreError
+from perdure.schemas.ids import InvocationId
+
+from .store_contract import admission, new_id, output, run, sleep
+
+SLOTS = 1024
+TAG = re.compile(rb"t:\{(\d+)\}:")
+ONE = Success(b"1")
+
+
+class Recorder:
+    """In the place of a `Wire`: keeps what it is told and answers nothing."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def call(self, arguments: tuple[Any, ...], convert: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """Keep the command; the answer is an error."""
+        self.calls.append(arguments)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.set_exception(StoreError("not sent"))
+        return answer
+
+
+def calls_of(store: RedisStore, lease: Lease) -> Sequence[Callable[[], Awaitable[object]]]:
+    """One of each kind that runs a script about one invocation or one object."""
+    who, target = lease.invocation_id, "Greeter/k"
+    entries: list[Entry] = [
+        run(0),
+        sleep(1, 5),
+        SetState(2, "a", b"1"),
+        Send(3, 5, "S", "h", None, who, "", (), 0, b""),
+    ]
+    key = "k" if lease.target else None
+    return [
+        lambda: store.admit(admission(who, key=key, mode="exclusive" if key else ""), lease_ms=1),
+        lambda: store.claim(who, 1, token="t", worker="w", lease_ms=1, at_ms=1),
+        lambda: store.append(lease, entries, after=1, seq=1, progress=True),
+        lambda: store.complete(
+            lease, [*entries, output()], after=1, seq=1, retention_ms=1, journal_retention_ms=1, timers=[1]
+        ),
+        lambda: store.suspend(lease, entries, after=1, seq=1, wake_in_ms=1),
+        lambda: store.give_up(lease, entries, after=1, seq=1, failure="x"),
+        lambda: store.acknowledge(who, reply=True, sent=[2], cascade=True),
+        lambda: store.attach(who, "c", caller=f"{who}:1:2"),
+        lambda: store.renew([lease], lease_ms=1),
+        lambda: store.deliver(who, Completion(3, 4, ONE), once="c:3"),
+        lambda: store.deliver(who, Cancelled(4), once="x:1"),
+        lambda: store.kill(who, output()),
+        lambda: store.pause(who, at_ms=1, reason="x"),
+        lambda: store.resume(who, at_ms=1),
+        lambda: store.purge(who),
+        lambda: store.peek_promise(target, "p"),
+        lambda: store.complete_promise(target, "p", ONE, by="me"),
+        lambda: store.await_promise(target, "p", new_id("k"), 3),
+        lambda: store.edit_state(target, [("a", b"1")], clear=True),
+    ]
+
+
+@pytest.mark.parametrize("target", ["", "Greeter/k"])
+async def test_a_script_stays_in_one_slot(target: str) -> None:
+    """Also where an invocation belongs to no object: what it is given names no key of another slot."""
+    recorder = Recorder()
+    store = RedisStore(recorder, Keys("t", slots=SLOTS))  # type: ignore[arg-type]  # a stand-in for the wire
+    who: InvocationId = new_id("k" if target else None)
+    for call in calls_of(store, Lease(who, 1, "t", "w", target)):
+        with pytest.raises(StoreError, match="not sent"):
+            await call()
+    for arguments in recorder.calls:
+        named = [part if isinstance(part, bytes) else str(part).encode() for part in arguments]
+        slots = {found[1] for part in named if (found := TAG.match(part))}
+        assert len(slots) == 1, named
