@@ -137,24 +137,12 @@ class Engine:
             on_end=self._ended,
             outward=self,
         )
-        self._dispatcher = Dispatcher(
-            application,
-            namespace=settings.namespace,
-            store=store,
-            outbox=self._outbox,
-            clock=clock,
-            worker=settings.worker,
-            new_token=new_token,
-            lease_ms=settings.lease_ms,
-            room=lambda: not (self._attempts.full or self._stopping.is_set()),
-            start=self._attempts.start,
-            on_due=self.act,
-            spawn=self._attempts.spawn,
-        )
         self._renewal = renewal
         self._application = application
         self._barrier = barrier
         self._new_token = new_token
+        self._stopping = asyncio.Event()
+        self._dispatcher = self._make_dispatcher()
         self._turns = Turns(self._attempts.room)
         own = self._own_source()
         self._committer = own.committer
@@ -173,7 +161,22 @@ class Engine:
             spawn=self._attempts.spawn,
         )
         self._turn = 0
-        self._stopping = asyncio.Event()
+
+    def _make_dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self._application,
+            namespace=self._settings.namespace,
+            store=self._store,
+            outbox=self._outbox,
+            clock=self._clock,
+            worker=self._settings.worker,
+            new_token=self._new_token,
+            lease_ms=self._settings.lease_ms,
+            room=lambda: not (self._attempts.full or self._stopping.is_set()),
+            start=self._attempts.start,
+            on_due=self.act,
+            spawn=self._attempts.spawn,
+        )
 
     def _own_source(self) -> Source:
         namespace, services = self._settings.namespace, self._application.services

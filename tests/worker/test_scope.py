@@ -23,6 +23,13 @@ class Owner:
     def __init__(self) -> None:
         self.adopted: list[asyncio.Task[Any]] = []
 
+    context: Any = None
+    replaying = False
+
+    def log_fields(self) -> dict[str, Any]:
+        """See `TaskOwner.log_fields`."""
+        return {}
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """See `TaskOwner.adopt`."""
         self.adopted.append(task)
