@@ -243,7 +243,8 @@ class KafkaBroker:
             self._emptied |= set(created)
             self._reader.retire(f"the topics {', '.join(created)} were created anew")
         await self._look_after_reader(view)
-        if not self._topics:
+        if self._reader is None:
+            # There is nothing to read.
             self._problem = None
 
     async def _look_at_topics(self) -> tuple[ClusterView, list[str]]:

@@ -1,0 +1,145 @@
+"""Where subscriptions begin: `perdure.worker.kafka_offsets`. On real servers: `integration/test_subscriptions.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pytest
+
+from perdure.schemas.errors import BrokerError
+from perdure.worker.broker import Partition
+from perdure.worker.kafka_offsets import Beginnings, OffsetQuestion, Start
+
+
+class TopicPartition(NamedTuple):
+    """As aiokafka's."""
+
+    topic: str
+    partition: int
+
+
+class Found(NamedTuple):
+    """As aiokafka's."""
+
+    offset: int
+    timestamp: int
+
+
+class Cluster:
+    """What a consumer is told: committed offsets, ends, and the first records of a time."""
+
+    def __init__(self) -> None:
+        self.commits: dict[TopicPartition, int] = {}
+        self.ends: dict[TopicPartition, int] = {}
+        self.first: dict[TopicPartition, int] = {}
+        self.times: list[int] = []
+        self.away = False
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        """See aiokafka."""
+        return self.commits.get(partition)
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See aiokafka."""
+        return {partition: self.ends[partition] for partition in partitions}
+
+    async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, Found | None]:
+        """See aiokafka."""
+        self.times += times.values()
+        return {tp: Found(self.first[tp], 0) if tp in self.first else None for tp in times}
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """See aiokafka."""
+        return {tp.partition for tp in self.ends if tp.topic == topic}
+
+    async def ask(self, question: OffsetQuestion, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """As `kafka.Consumer.ask`."""
+        if self.away:
+            raise BrokerError("Kafka is away")
+        found = await question(self, [TopicPartition(*partition) for partition in partitions])
+        return {Partition(*tp): offset for tp, offset in found.items()}
+
+
+class Book:
+    """Where beginnings are remembered."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Mapping[int, int]] = {}
+
+    async def remember(self, topic: str, offsets: Mapping[int, int]) -> Mapping[int, int]:
+        """See `Remember`."""
+        return self.kept.setdefault(topic, offsets)
+
+
+P0, P1, P2 = (Partition("t", number) for number in range(3))
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A topic of two partitions with some records."""
+    cluster = Cluster()
+    cluster.ends = {TopicPartition("t", 0): 10, TopicPartition("t", 1): 20}
+    return cluster
+
+
+def beginnings(start: Start, book: Book | None = None) -> Beginnings:
+    """Of a subscription to the topic."""
+    return Beginnings({"t": start, "other": "earliest"}, remember=(book or Book()).remember)
+
+
+async def test_the_first_records_need_no_question(cluster: Cluster) -> None:
+    """That is where Kafka begins by itself."""
+    cluster.away = True
+    assert await beginnings("earliest")(cluster.ask, [P0]) == {}
+    assert await beginnings("latest")(cluster.ask, [Partition("other", 0)]) == {}
+
+
+async def test_what_is_committed_counts(cluster: Cluster) -> None:
+    """Only partitions without a commit are begun."""
+    cluster.commits = {TopicPartition("t", 0): 3}
+    assert await beginnings("latest")(cluster.ask, [P0, P1]) == {P1: 20}
+    cluster.commits[TopicPartition("t", 1)] = 0
+    assert await beginnings("latest")(cluster.ask, [P0, P1]) == {}
+
+
+async def test_the_end_is_decided_once_for_all_partitions(cluster: Cluster) -> None:
+    """A second worker, and the same one later, begin where the first one said, even in partitions it did not hold."""
+    book = Book()
+    assert await beginnings("latest", book)(cluster.ask, [P0]) == {P0: 10}
+    cluster.ends = {tp: end + 5 for tp, end in cluster.ends.items()}
+    assert await beginnings("latest", book)(cluster.ask, [P0, P1]) == {P0: 10, P1: 20}
+
+
+async def test_a_partition_that_is_added_later_begins_with_its_first_record(cluster: Cluster) -> None:
+    """Nobody read it before, and everything in it came after the subscription."""
+    book = Book()
+    await beginnings("latest", book)(cluster.ask, [P0, P1])
+    cluster.ends[TopicPartition("t", 2)] = 7
+    assert await beginnings("latest", book)(cluster.ask, [P0, P1, P2]) == {P0: 10, P1: 20}
+
+
+async def test_a_time_is_the_first_record_from_then_on(cluster: Cluster) -> None:
+    """Rounded up to milliseconds; where there is none yet, the end."""
+    cluster.first = {TopicPartition("t", 0): 4}
+    start = datetime(2030, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    assert await beginnings(start)(cluster.ask, [P0, P1]) == {P0: 4, P1: 20}
+    assert set(cluster.times) == {1_893_456_000_001}
+
+
+async def test_without_an_answer_nothing_is_begun(cluster: Cluster) -> None:
+    """The caller tries again."""
+    cluster.away = True
+    with pytest.raises(BrokerError):
+        await beginnings("latest")(cluster.ask, [P0])
+
+
+async def test_several_topics_are_decided_each_by_itself(cluster: Cluster) -> None:
+    """One consumer may read several."""
+    cluster.ends[TopicPartition("u", 0)] = 1
+    starts: dict[str, Any] = {"t": "latest", "u": "latest"}
+    book = Book()
+    begin = Beginnings(starts, remember=book.remember)
+    assert await begin(cluster.ask, [P0, Partition("u", 0)]) == {P0: 10, Partition("u", 0): 1}
+    assert book.kept == {"t": {0: 10, 1: 20}, "u": {0: 1}}
