@@ -6,6 +6,7 @@ out, until it is claimed or acknowledged. A lease that may not be ended stays as
 
 from __future__ import annotations
 
+from perdure.schemas.codec import encode
 from perdure.schemas.entries import AttemptFailed, Completion, Success
 from perdure.schemas.ids import InvocationId
 
@@ -15,6 +16,9 @@ from .store import CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, S
 
 SWEEP_MEMBERS_MAX = 100
 """Deadlines of one sweep, as on Redis: what is left is done by the next one."""
+
+SWEEP_BYTES_MAX = 4_000_000
+"""Outcomes and sent entries that one sweep tells, as on Redis."""
 
 _KINDS = frozenset({"lease", "ready", "retry", "sleep", "wake", "start", "reply", "send", "cascade"})
 
@@ -32,9 +36,9 @@ def sweep(slot: Slot, now_ms: int, *, hints: str, leases_until_ms: int) -> Swept
     ends_leases = now_ms <= leases_until_ms
     # Leases that are held come before what fell due later, and must not hide it: each is one of what runs.
     looked_at = SWEEP_MEMBERS_MAX + (0 if ends_leases else len(slot.index["running"]))
-    held = 0
+    held = told_bytes = 0
     for done, (score, member) in enumerate(slot.due.lowest(looked_at, until_ms=now_ms)):
-        if done - held >= SWEEP_MEMBERS_MAX:
+        if done - held >= SWEEP_MEMBERS_MAX or told_bytes >= SWEEP_BYTES_MAX:
             break
         kind, _, rest = member.partition(":")
         name, _, index = rest.partition(":")
@@ -51,12 +55,23 @@ def sweep(slot: Slot, now_ms: int, *, hints: str, leases_until_ms: int) -> Swept
             slot.publish(hints + due.worker, invocation_id.encode())
         if due is not None:
             found.append(due)
+            told_bytes += _bytes_of(due, record)
         if not kept:
             slot.due.drop(member)
     slot.trim(now_ms)
     # What was done is gone or further out, so that the first ones are those that are held.
     after_held = slot.due.lowest(held + 1)[held:]
     return Swept(found, max(0, after_held[0][0] - now_ms) if after_held else None, now_ms)
+
+
+def _bytes_of(due: Due, record: Record) -> int:
+    match due:
+        case OutgoingDue(_, _, entry):
+            return len(encode(entry)[1])
+        case ReplyDue():
+            return len(record.output_body or b"")
+        case _:
+            return 0
 
 
 def _fall_due(

@@ -34,6 +34,9 @@ _SCRIPTS = (
 SWEEP_MEMBERS_MAX = 100
 """Deadlines of one sweep: about a millisecond of Redis's time. More of them: the next sweep follows at once."""
 
+SWEEP_BYTES_MAX = 4_000_000
+"""Outcomes and sent entries that one sweep tells: a few of the largest. A hundred of them would fill the connection."""
+
 REPLY_LEASE_MS = 10_000
 """How long what is owed waits for its acknowledgement before another worker sends it again."""
 

@@ -18,7 +18,7 @@ from perdure.schemas.limits import WAITERS_MAX
 from .keys import Keys
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
-from .redis_scripts import REPLY_LEASE_MS, SWEEP_MEMBERS_MAX, all_of
+from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
 from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Lease, Swept
 from .wire import Argument, Wire, same
@@ -215,7 +215,7 @@ class RedisStore(RedisOutside, RedisReads):
     def sweep(self, slot: int, *, leases_until_ms: int = ALWAYS_MS) -> Awaitable[Swept]:
         """See `Store.sweep`."""
         head = (b"EVALSHA", self._shas["sweep"], b"1", self._keys.due(slot), self._keys.prefix(slot))
-        bounds = (SWEEP_MEMBERS_MAX, REPLY_LEASE_MS, self._keys.hints(""), leases_until_ms)
+        bounds = (SWEEP_MEMBERS_MAX, REPLY_LEASE_MS, self._keys.hints(""), leases_until_ms, SWEEP_BYTES_MAX)
         return self._wire.call((*head, *bounds), as_swept)
 
     async def acknowledge(

@@ -5,13 +5,14 @@
 -- KEYS[1] due
 -- ARGV[1] the slot's prefix  [2] members at most  [3] reply_lease_ms  [4] prefix of the hint channels
 --     [5] until when leases may be ended, in ms of Redis's clock; those with score 0 were ended on purpose and may be always
+--     [6] bytes of what is told, about: what is left is told by the next sweep
 -- Returns {ms until the next deadline or -1, {action, ...}, now}; an action is {'resume', id, epoch, service}
 --     | {'reply', id, topics or false, output, callers or false} | {'send', id, position, {type, body}} | {'cascade', id} | {'hint', worker, id}
 local now = now_ms()
 local prefix = ARGV[1]
 local members_max = tonumber(ARGV[2])
 local ends_leases = now <= tonumber(ARGV[5])
-local held = 0
+local held, told_bytes, told_bytes_max = 0, 0, tonumber(ARGV[6])
 local actions = {}
 
 local function act(...) actions[#actions + 1] = {...} end
@@ -82,6 +83,7 @@ function on.reply(keys, id, h)
   if h[2] ~= 'completed' then return end
   redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'reply:' .. id)
   local answer = redis.call('HMGET', keys[1], 'reply_to', 'output', 'callers')
+  told_bytes = told_bytes + #(answer[2] or '')
   act('reply', id, answer[1], answer[2], answer[3])
   return true
 end
@@ -91,6 +93,7 @@ function on.send(keys, id, h, position)
   local rows = redis.call('XRANGE', keys[2], position, position)
   if not rows[1] then return end
   redis.call('ZADD', keys[3], whole(now + ARGV[3]), 'send:' .. id .. ':' .. position)
+  told_bytes = told_bytes + #rows[1][2][2]
   act('send', id, position, rows[1][2])
   return true
 end
@@ -106,7 +109,7 @@ local looked_at = members_max
 if not ends_leases then looked_at = looked_at + redis.call('ZCARD', prefix .. 'status:running') end
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, looked_at)
 for i = 1, #due, 2 do
-  if (i - 1) / 2 - held >= members_max then break end
+  if (i - 1) / 2 - held >= members_max or told_bytes >= told_bytes_max then break end
   local member = due[i]
   local kind, id, index = string.match(member, '^(%a+):([^:]+):?(%d*)$')
   local keys = {prefix .. 'invocation:' .. id, prefix .. 'journal:' .. id, KEYS[1], prefix .. 'status:'}

@@ -358,6 +358,7 @@ def test_both_stores_have_the_same_measures() -> None:
     """The simulation on the store in memory keeps the deadlines of the real one."""
     assert memory_slot.REPLY_LEASE_MS == redis_scripts.REPLY_LEASE_MS
     assert memory_sweep.SWEEP_MEMBERS_MAX == redis_scripts.SWEEP_MEMBERS_MAX
+    assert memory_sweep.SWEEP_BYTES_MAX == redis_scripts.SWEEP_BYTES_MAX
     assert memory_reads.WORKER_LIFE_MS == redis_scripts.WORKER_LIFE_MS
     assert memory_delivery.RETENTION_MS == redis_outside.RETENTION_MS
     assert memory_promises.PROMISE_RETENTION_MS == redis_outside.PROMISE_RETENTION_MS

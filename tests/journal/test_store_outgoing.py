@@ -69,6 +69,21 @@ async def test_what_is_sent_is_told_until_it_is_acknowledged(bench: Bench, kind:
     assert [due for due in await sweep_all(bench) if isinstance(due, OutgoingDue)] == []
 
 
+async def test_one_sweep_tells_a_few_of_the_largest(bench: Bench) -> None:
+    """So that no answer fills the connection; the next one follows at once, and all are told."""
+    lease = await admitted(bench)
+    huge = b'"%b"' % (b"x" * 999_000)
+    sent: list[Entry] = [Send(index, 5, "S", "h", None, CALLEE, "", (), 0, huge) for index in range(6)]
+    for number, entry in enumerate(sent):
+        await bench.store.append(lease, [entry], after=1 + number, seq=1 + number, progress=True)
+    await bench.pass_ms(MINUTE_MS)
+    slot = bench.keys.of(lease.invocation_id).slot
+    first = await bench.store.sweep(slot)
+    assert (len(first.due), first.next_in_ms) == (5, 0)
+    second = await bench.store.sweep(slot)
+    assert {due.position for due in (*first.due, *second.due) if isinstance(due, OutgoingDue)} == set(range(2, 8))
+
+
 async def test_many_are_acknowledged_at_once(bench: Bench) -> None:
     """Those that were before, and those that are not known, do not count."""
     lease = await admitted(bench)
