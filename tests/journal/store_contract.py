@@ -146,12 +146,17 @@ def _promises_kept(promises: Promises) -> dict[str, str]:
     return kept | waits
 
 
-# Moves every deadline and every expiry of the namespace ARGV[1] towards now by ARGV[2] ms, save what has no end.
+# Moves every time that the namespace ARGV[1] holds into the past by ARGV[2] ms, save what has no end.
 _PASS = """
 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
   local left = redis.call('PTTL', key)
   if left > 0 then redis.call('PEXPIRE', key, left - ARGV[2]) end
-  if string.find(key, ':due$') or string.find(key, ':status:completed$') then
+  for _, name in ipairs({'admitted_at', 'completed_at'}) do
+    if string.find(key, ':invocation:', 1, true) and redis.call('HEXISTS', key, name) == 1 then
+      redis.call('HINCRBY', key, name, -ARGV[2])
+    end
+  end
+  if string.find(key, ':due$') or string.find(key, ':status:', 1, true) then
     local row = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #row, 2 do
       if tonumber(row[i + 1]) ~= tonumber(ARGV[3]) then redis.call('ZINCRBY', key, -ARGV[2], row[i]) end
