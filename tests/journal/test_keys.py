@@ -45,6 +45,18 @@ def test_all_keys_of_an_invocation_have_one_hash_tag(slots: int) -> None:
     assert keys.status(slot, "ready") == names[3] + b"ready"
 
 
+def test_an_object_and_its_invocations_are_in_one_slot() -> None:
+    """Whatever the key says, and the run of a workflow with them; one without an object has its own slot's."""
+    keys = Keys("ns", slots=64)
+    for target in ("Cart/ada", "Cart/", "Cart/a/b:c", "Größe/{7}"):
+        slot, (run, of_run) = keys.slot_of_target(target), keys.run_of(target)
+        prefix = f"ns:{{{slot}}}:"
+        assert keys.object(target, "queue") == f"{prefix}queue:{target}".encode()
+        assert keys.state_beside(run, target) == keys.object(target, "state")
+        assert of_run == f"{prefix}invocation:{run}".encode()
+    assert keys.state_beside(ID, "") == b"ns:{33}:state:"
+
+
 def test_namespaces_are_apart() -> None:
     """No key of one can be a key of another, whatever their number of slots."""
     one, other = Keys("a", slots=4), Keys("ab", slots=4)
