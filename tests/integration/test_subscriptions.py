@@ -139,6 +139,22 @@ async def test_where_a_group_begins(plain: Deployment, shop: Shop, start: Any, e
     assert sorted(map(int, shop.effects.elements())) == list(expected)
 
 
+async def test_members_of_a_group_begin_where_the_first_one_said(fleet: Deployment, shop: Shop) -> None:
+    """A second worker takes partitions over of which nothing is committed, and begins at the first one's moment."""
+    async with topic_of(fleet, partitions=4) as orders:
+        application = shop.application(Subscription(topic=orders.topic, handler="Shop/count", start="latest"))
+        await orders.numbers(range(8), partitions=4)
+        async with fleet.worker(application) as first:
+            held = first._sources[1].committer.held
+            await wait_until(lambda: len(held(orders.topic)) == 4, timeout_s=20, description="it holds all")
+            async with fleet.worker(application) as second:
+                took_over = second._sources[1].committer.held
+                await wait_until(lambda: took_over(orders.topic), timeout_s=20, description="they share them")
+                await orders.numbers(range(8, 16), partitions=4)
+                await wait_until(lambda: len(shop.effects) >= 8, timeout_s=20, description="what came since")
+    assert shop.effects == {str(number): 1 for number in range(8, 16)}
+
+
 async def test_a_group_begins_at_a_time(plain: Deployment, shop: Shop) -> None:
     """With the first record of that time or later."""
     async with topic_of(plain) as orders:

@@ -230,3 +230,13 @@ async def test_held_partitions_are_those_of_the_last_assignment(scene: Scene) ->
     assert (scene.committer.held("t"), scene.committer.held("u")) == ([2, 3], [1])
     await scene.committer.revoked([Partition("t", 3)])
     assert scene.committer.held("t") == [2]
+
+
+async def test_a_record_is_this_workers_until_its_partition_goes(scene: Scene) -> None:
+    """Also one that is not admitted yet."""
+    ((record, generation),) = scene.fetch(7)
+    assert scene.committer.current(record, generation)
+    await scene.committer.revoked([P0])
+    assert not scene.committer.current(record, generation)
+    await scene.committer.assigned([P0])
+    assert not scene.committer.current(record, generation)

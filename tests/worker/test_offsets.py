@@ -196,3 +196,20 @@ def test_partitions_of_different_topics_do_not_mix() -> None:
     tracker.fetched(other, 5)
     tracker.done(other, 5)
     assert tracker.committable() == {other: 6}
+
+
+def test_what_is_open_is_known_by_its_generation() -> None:
+    """Until it is done, or its partition goes, or comes anew."""
+    tracker = OffsetTracker()
+    tracker.assigned([P])
+    generation = tracker.fetched(P, 3)
+    assert tracker.open(P, 3, generation=generation)
+    assert not tracker.open(P, 4, generation=generation)
+    assert not tracker.open(P, 3, generation=generation + 1)
+    tracker.done(P, 3, generation=generation)
+    assert not tracker.open(P, 3, generation=generation)
+    again = tracker.fetched(P, 4)
+    tracker.assigned([P])
+    assert not tracker.open(P, 4, generation=again)
+    tracker.revoked([P])
+    assert not tracker.open(P, 4, generation=again)
