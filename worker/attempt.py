@@ -64,6 +64,21 @@ class Attempt(Delivering):
         outward: Told what has to reach something beside the journal.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_actions",
+        "_commands",
+        "_concluding",
+        "_ended",
+        "_outward",
+        "_timers",
+        "claim",
+        "context",
+        "handler",
+        "store",
+        "threads",
+    )
+
     def __init__(
         self,
         claim: Claim,
@@ -85,7 +100,6 @@ class Attempt(Delivering):
         self.store = store
         self.clock = clock
         self.loop = asyncio.get_running_loop()
-        self.departure: Departure | None = None
         self.machine = Machine()
         self.threads = threads
         self.wakes_ms: dict[int, float] = {}
@@ -105,8 +119,9 @@ class Attempt(Delivering):
         self._timers = timers
         self._actions = actions
         self._outward = outward
-        self.context: Context | None = None
         self._commands: Commands | None = None
+        self.context: Context | None = None
+        self.departure: Departure | None = None
         self._closed = False
         self._ended = False
         self._concluding = False
@@ -242,9 +257,7 @@ class Attempt(Delivering):
         # They know this attempt: without the circles it is freed at once, and not when garbage is looked for.
         self._futures.clear()
         self._calls.clear()
-        self._settles.clear()
-        self._lookups.clear()
-        self._awaited = None
+        self._others = self._awaited = None
         self._commands = self.context = None
         del self.writer, self.steps, self._suspension
 
@@ -320,7 +333,7 @@ class Attempt(Delivering):
         elif outcome is not None:
             self._known(made, outcome, settle)
         else:
-            self._settles[index] = settle
+            self.others.settles[index] = settle
             self._issued(made)
         return made
 
@@ -346,8 +359,8 @@ class Attempt(Delivering):
             self._known(made, outcome, settle)
             self.writer.flush_later()
             return made
-        self._settles[index] = settle
-        self._lookups[index] = (kind, name, ask)
+        self.others.settles[index] = settle
+        self.others.lookups[index] = (kind, name, ask)
         return self._issued(made)
 
     def _known(self, future: DurableFuture[Any], outcome: Outcome, settle: Settle) -> None:
@@ -381,14 +394,3 @@ class Attempt(Delivering):
             if machine.pending:
                 self.writer.flush_soon()
         return future
-
-    def step_failed(self, error: BaseException, name: str) -> None:
-        """A step without a policy failed."""
-        self.depart(Failing(error, f'run "{name}"'))
-
-    def step_pauses(self) -> None:
-        """A step begins to wait for its next execution."""
-        self._suspension.consider()
-
-    def _lost(self, error: BaseException) -> None:
-        self.depart(Losing(error))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Interrupt, Ready, Suspend, Wait
@@ -26,7 +26,7 @@ from perdure.schemas.ids import InvocationId
 from .attempt_commands import Settle
 from .attempt_limits import AttemptLimits
 from .clock import Clock
-from .departures import Departure, Holding, Pausing
+from .departures import Departure, Failing, Holding, Losing, Pausing
 from .futures import DurableFuture, complete
 from .journal_writer import JournalWriter
 from .scope import is_blocked
@@ -43,8 +43,44 @@ CANCELLED = Failure(409, "cancelled")
 """What a cancellation is to the handler, and the result of what it kept from running."""
 
 
+class Others(NamedTuple):
+    """Commands that are no steps and have no result yet, by index.
+
+    Attributes:
+        settles: What gives their futures their results.
+        lookups: Of lookups: type, name, and what asks the store.
+    """
+
+    settles: dict[int, Settle]
+    lookups: dict[int, tuple[str, str, Callable[[int], Awaitable[Outcome]]]]
+
+
 class Delivering:
     """What drives one attempt's machine. `attempt.Attempt` makes it whole."""
+
+    # An attempt has more attributes than Python keeps at hand without slots.
+    __slots__ = (
+        "_awaited",
+        "_calls",
+        "_calm",
+        "_closed",
+        "_delivered",
+        "_futures",
+        "_others",
+        "_settling",
+        "_suspension",
+        "_task",
+        "_tasks",
+        "clock",
+        "departure",
+        "invocation_id",
+        "limits",
+        "loop",
+        "machine",
+        "steps",
+        "wakes_ms",
+        "writer",
+    )
 
     invocation_id: InvocationId
     clock: Clock
@@ -62,9 +98,8 @@ class Delivering:
         self._task: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: dict[int, StepCall] = {}
-        self._settles: dict[int, Settle] = {}
-        self._lookups: dict[int, tuple[str, str, Callable[[int], Awaitable[Outcome]]]] = {}
         self._futures: dict[int, DurableFuture[Any]] = {}
+        self._others: Others | None = None
         self._awaited: DurableFuture[Any] | None = None
         self._delivered: int = 0
         self._calm = 0
@@ -85,7 +120,14 @@ class Delivering:
         if call is not None:
             self.steps.start(index, call, failed)
         else:
-            self.steps.look_up(index, *self._lookups[index])
+            self.steps.look_up(index, *self.others.lookups[index])
+
+    @property
+    def others(self) -> Others:
+        """What is known of the commands that are no steps."""
+        if self._others is None:
+            self._others = Others({}, {})
+        return self._others
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started a task of its own."""
@@ -201,6 +243,17 @@ class Delivering:
         """Whether the handler is known to wait for nothing but a durable future."""
         return self._awaited is not None and not self._awaited.done() and not self._tasks
 
+    def step_failed(self, error: BaseException, name: str) -> None:
+        """A step without a policy failed."""
+        self.depart(Failing(error, f'run "{name}"'))
+
+    def step_pauses(self) -> None:
+        """A step begins to wait for its next execution."""
+        self._suspension.consider()
+
+    def _lost(self, error: BaseException) -> None:
+        self.depart(Losing(error))
+
     def _deliver(self, ready: Ready) -> None:
         index, outcome = ready
         future, call, values = self._futures.pop(index), self._calls.pop(index, None), self.steps.values
@@ -221,8 +274,10 @@ class Delivering:
                 self._settle_with(future, outcome, lambda sealed, opened: complete(sealed, opened, serde))
 
     def _settle_other(self, index: int, future: DurableFuture[Any], outcome: Outcome) -> None:
-        settle = self._settles.pop(index, None)
-        self._lookups.pop(index, None)
+        settle: Settle | None = None
+        if self._others is not None:
+            settle = self._others.settles.pop(index, None)
+            self._others.lookups.pop(index, None)
         if future.done():
             return
         if settle is None:
@@ -259,7 +314,7 @@ class Delivering:
         call = self._calls.get(index)
         if call is not None:
             return Run(index, call.name, at_ms, 0, CANCELLED)
-        kind, name, _ = self._lookups[index]
+        kind, name, _ = self.others.lookups[index]
         return Lookup(kind, index, name, at_ms, False, CANCELLED)
 
     def _give_up_pauses(self) -> None:

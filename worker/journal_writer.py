@@ -36,6 +36,22 @@ class JournalWriter:
         loop: The running one, where the caller has it at hand.
     """
 
+    # On the class until they are set: most attempts need few of them.
+    learned = False
+    """Whether this attempt has received a result that it did not start from."""
+    progressed = False
+    """Whether this attempt has appended anything but failures."""
+    sends = False
+    """Whether this attempt has written anything that has to reach something beside the journal."""
+    leaving = False
+    """Whether the store is being told to suspend: no action may begin, since its result could not be recorded."""
+    _seq = 0
+    _scheduled = False
+    _closed = False
+    _fetching = False
+    _in_flight: list[Entry] | None = None
+    _lingering: asyncio.TimerHandle | None = None
+
     def __init__(
         self,
         claim: Claim,
@@ -49,27 +65,13 @@ class JournalWriter:
     ) -> None:
         self.machine = machine
         self.lease = claim.lease
-        self.learned = False
-        """Whether this attempt has received a result that it did not start from."""
-        self.progressed = False
-        """Whether this attempt has appended anything but failures."""
         self._store = store
         self._on_news = on_news
         self._on_loss = on_loss
         self._on_sent = on_sent
-        self._lingering: asyncio.TimerHandle | None = None
-        self.sends = False
-        """Whether this attempt has written anything that has to reach something beside the journal."""
         self._loop = loop or asyncio.get_running_loop()
         self._failures = claim.failures
-        self._seq = 0
-        self._scheduled = False
-        self._closed = False
-        self._fetching = False
-        self._in_flight: list[Entry] | None = None
         self._quiet: list[asyncio.Future[None]] = []
-        self.leaving = False
-        """Whether the store is being told to suspend: no action may begin, since its result could not be recorded."""
 
     @property
     def busy(self) -> bool:

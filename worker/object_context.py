@@ -5,7 +5,7 @@ Source: names, signatures and meaning follow Restate's Python SDK.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Generic, TypeVar, overload
 
 from perdure.schemas.entries import Failure, Success
@@ -177,14 +177,14 @@ class ReadingContext(WorkflowSharedContext):
         raise self._refuse("clear_all()")
 
 
+_CLASSES: Mapping[HandlerMode, type[Context]] = {
+    HandlerMode.PLAIN: Context,
+    HandlerMode.EXCLUSIVE: ObjectContext,
+    HandlerMode.MAIN: WorkflowContext,
+    HandlerMode.SHARED: ReadingContext,
+}
+
+
 def context_class(handler: Handler) -> type[Context]:
     """What a handler is called with."""
-    match handler.mode:
-        case HandlerMode.EXCLUSIVE:
-            return ObjectContext
-        case HandlerMode.MAIN:
-            return WorkflowContext
-        case HandlerMode.SHARED:
-            return ReadingContext
-        case _:
-            return Context
+    return _CLASSES[handler.mode]
