@@ -139,6 +139,7 @@ def leave(
     if cancelled or status == "ready":
         slot.make_ready(invocation_id, record, now_ms)
         if cancelled:
+            record.failures = 0
             # Nobody was told to go on with it: the next sweep does.
             slot.due.put(f"ready:{invocation_id}", now_ms)
         return None

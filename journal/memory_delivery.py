@@ -74,7 +74,8 @@ def deliver(
         if record.status in ("scheduled", "pending"):
             output = Output(now_ms, Failure(409, "cancelled", {}))
             return _ended(invocation_id, output, end(slot, invocation_id, record, output, now_ms))
-        record.cancelled = record.length
+        # What failed too often may try to compensate.
+        record.cancelled, record.failures = record.length, 0
     return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=isinstance(entry, Cancelled))
 
 

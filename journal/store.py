@@ -218,7 +218,8 @@ class Store(Protocol):
     ) -> Awaitable[Delivery]:
         """Bring something from outside into a journal; one that waits for it becomes ready.
 
-        A cancellation ends one that has not begun, and wakes one that backs off or is paused.
+        A cancellation ends one that has not begun, and wakes one that backs off or is paused; consecutive failures
+        count from 0 again.
 
         Args:
             invocation_id: Whose journal.

@@ -38,7 +38,11 @@ end
 for i = 15, 14 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
 -- Without a worker no renewal that comes late takes it up again.
 redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
-if ARGV[9] ~= '0' then redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9]) end
+if cancelled then
+  redis.call('HSET', KEYS[1], 'failures', 0)
+elseif ARGV[9] ~= '0' then
+  redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9])
+end
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'last_failure', ARGV[10]) end
 if status == 'ready' then
   make_ready(KEYS, id, h[5], now)

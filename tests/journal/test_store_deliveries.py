@@ -161,7 +161,8 @@ async def test_a_cancellation_wakes_who_waits_for_a_retry_or_a_person(bench: Ben
     answer = await bench.store.deliver(who, Cancelled(5), once="x:1")
     assert answer == Delivery("delivered", [ResumeDue(who, 1, "Greeter")])
     assert await bench.store.deliver(who, Cancelled(5), once="x:1") == Delivery("known")
-    await claimed(bench, Lease(who, 1, "", ""))
+    # Whatever number of failures it was that stopped it.
+    assert (await claimed(bench, Lease(who, 1, "", ""))).failures == 0
     await bench.pass_ms(5 * MINUTE_MS)
     assert await sweep_all(bench) == []
 
@@ -184,7 +185,7 @@ async def test_a_cancellation_that_an_attempt_has_not_seen_is_seen_by_the_next_a
     assert await bench.dump() == before
     assert await sweep_all(bench) == [ResumeDue(lease.invocation_id, 1, "Greeter")]
     claim = await claimed(bench, lease)
-    assert claim.failures == 1
+    assert claim.failures == 0
     # One that was seen does not keep the next failure from waiting.
     await bench.store.back_off(claim.lease, [], after=4, seq=1, retry_in_ms=60 * MINUTE_MS, failure="x")
     assert await sweep_all(bench) == []
