@@ -322,11 +322,13 @@ class KafkaBroker:
         await self._start_reader(view)
 
     def _topics_in(self, view: ClusterView) -> tuple[str, ...]:
-        missing = tuple(topic for topic in self._topics if topic not in view.topics)
+        # What was created just now may not be in what the brokers say of themselves yet.
+        planned = {plan.name for plan in self._plan}
+        missing = tuple(topic for topic in self._topics if topic not in view.topics and topic not in planned)
         if new := set(missing).difference(self._missing):
             logger.warning("there is no topic %s; it is read as soon as there is", " or ".join(sorted(new)))
         self._missing = missing
-        return tuple(topic for topic in self._topics if topic in view.topics)
+        return tuple(topic for topic in self._topics if topic not in missing)
 
     async def _start_reader(self, view: ClusterView) -> None:
         self._read = self._topics_in(view)

@@ -8,7 +8,7 @@ from examples.enrichment import application
 from examples.ledger import Ledger
 from perdure.testing import HarnessFactory
 from perdure.worker.broker import Outgoing, Record
-from perdure.worker.kafka_admin import create_topics
+from perdure.worker.kafka_admin import create_topics, describe_cluster
 from perdure.worker.sender import Sender
 from tests.waiting import wait_until
 from tests.worker.kafka_clients import broker_for, poll_until, quick_config, topic_plan
@@ -32,6 +32,11 @@ async def test_orders_are_priced_once_and_in_order(
         config = env.settings.kafka_config(client_id="another-team")
         # The topic is there already where another test, and with it another group, has read it.
         begun = (await create_topics(config, [topic_plan("orders")])).created
+
+        async def known() -> bool:
+            return "orders" in (await describe_cluster(config, ["orders"])).topics
+
+        await wait_until(known, description="the brokers know the topic")
         async with Sender(config) as sender:
             for key, value in RECORDS:
                 await sender.send(Outgoing("orders", key, value))

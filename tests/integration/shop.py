@@ -15,7 +15,7 @@ from perdure.schemas.errors import TerminalError
 from perdure.worker.application import Application, app
 from perdure.worker.broker import Headers, Outgoing
 from perdure.worker.context import Context, Request
-from perdure.worker.kafka_admin import create_topics
+from perdure.worker.kafka_admin import create_topics, describe_cluster
 from perdure.worker.options import RunOptions
 from perdure.worker.record_source import RecordSource
 from perdure.worker.sender import Sender
@@ -24,6 +24,7 @@ from perdure.worker.service import Service
 from perdure.worker.subscriptions import Subscription
 from perdure.worker.virtual_object import VirtualObject
 from tests.integration.deployment import Deployment
+from tests.waiting import wait_until
 from tests.worker.kafka_clients import topic_plan
 
 
@@ -140,6 +141,11 @@ async def topic_of(deployment: Deployment, name: str = "orders", *, partitions: 
     topic = f"{deployment.settings.namespace}-{name}"
     config = deployment.settings.kafka_config(client_id="somebody-else")
     await create_topics(config, [topic_plan(topic, partitions=partitions)])
+
+    async def known() -> bool:
+        return (await describe_cluster(config, [topic])).topics.get(topic) == partitions
+
+    await wait_until(known, description="the brokers know the topic")
     async with Sender(config) as sender:
         yield Feeder(topic, sender)
 
