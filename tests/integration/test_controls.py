@@ -270,9 +270,9 @@ async def test_what_cannot_be_asked_is_refused(plain: Deployment) -> None:
         unknown = new_invocation_id("Work", None, system_random())
         for action in ("cancel", "kill", "pause", "resume", "purge", "restart"):
             with pytest.raises(InvocationNotFoundError, match=unknown):
-                await client.control(action, unknown)  # type: ignore[arg-type] # each is one
+                await client.control(action, unknown)
             with pytest.raises(UsageError, match="inv_"):
-                await client.control(action, "that")  # type: ignore[arg-type] # each is one
+                await client.control(action, "that")
         with pytest.raises(UsageError, match="no action 'stop'"):
             await client.control("stop", unknown)  # type: ignore[arg-type] # that is the mistake
         with pytest.raises(UsageError, match="no action 'stop'"):
