@@ -56,6 +56,7 @@ def deliver(
     position: int,
     now_ms: int,
     hints: str,
+    here: str,
 ) -> Delivery:
     """See `Store.deliver`."""
     assert ":" in once, "such names stand beside the fields of an invocation"
@@ -76,11 +77,19 @@ def deliver(
             return _ended(invocation_id, output, end(slot, invocation_id, record, output, now_ms))
         # What failed too often may try to compensate.
         record.cancelled, record.failures = record.length, 0
-    return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=isinstance(entry, Cancelled))
+    stopped = isinstance(entry, Cancelled)
+    return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=stopped, here=here)
 
 
 def wake(
-    slot: Slot, invocation_id: InvocationId, record: Record, *, now_ms: int, hints: str, also_stopped: bool = False
+    slot: Slot,
+    invocation_id: InvocationId,
+    record: Record,
+    *,
+    now_ms: int,
+    hints: str,
+    also_stopped: bool = False,
+    here: str = "",
 ) -> Delivery:
     """Have an invocation see what was appended: `also_stopped` wakes one that backs off or is paused, too."""
     match record.status:
@@ -89,6 +98,8 @@ def wake(
         case "backing-off" | "paused" if also_stopped:
             return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])
         case "running":
+            if record.worker == here:
+                return Delivery("delivered", [HintDue(here, invocation_id)])
             slot.publish(hints + (record.worker or ""), invocation_id.encode())
             return Delivery("delivered", [HintDue(record.worker or "", invocation_id)])
         case _:

@@ -34,12 +34,20 @@ class MemoryOutside(MemoryNamespace):
         *,
         once: str,
         position: int = 0,
+        here: str = "",
     ) -> asyncio.Future[Delivery]:
         """See `Store.deliver`."""
         slot, now_ms = self._at(invocation_id)
         return settled(
             lambda: delivery.deliver(
-                slot, invocation_id, entry, once=once, position=position, now_ms=now_ms, hints=self._hints
+                slot,
+                invocation_id,
+                entry,
+                once=once,
+                position=position,
+                now_ms=now_ms,
+                hints=self._hints,
+                here=here,
             )
         )
 

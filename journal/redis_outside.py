@@ -48,6 +48,7 @@ class RedisOutside(RedisScripts):
         *,
         once: str,
         position: int = 0,
+        here: str = "",
     ) -> Awaitable[Delivery]:
         """See `Store.deliver`."""
         keys = self._keys.of(invocation_id)
@@ -61,6 +62,7 @@ class RedisOutside(RedisScripts):
             RETENTION_MS,
             RETENTION_MS,
             REPLY_LEASE_MS,
+            here,
         )
         return self._script("deliver", keys, arguments, lambda reply: as_delivery(invocation_id, reply))
 

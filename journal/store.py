@@ -215,6 +215,7 @@ class Store(Protocol):
         *,
         once: str,
         position: int = 0,
+        here: str = "",
     ) -> Awaitable[Delivery]:
         """Bring something from outside into a journal; one that waits for it becomes ready.
 
@@ -226,6 +227,7 @@ class Store(Protocol):
             entry: What.
             once: A name with a colon by which a repeat is known: nothing is written a second time.
             position: Of the command that this answers, where that is known: the answer `gap` says that it is not there.
+            here: The worker that asks, which needs no hint: the answer holds it.
         """
 
     def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:

@@ -132,7 +132,9 @@ class Dispatcher:
     async def _tell(self, caller: Caller, outcome: Outcome) -> bool:
         entry = Completion(caller.command_index, self._clock.now_ms(), outcome)
         once = f"c:{caller.command_index}"
-        delivery = await self._store.deliver(caller.invocation_id, entry, once=once, position=caller.position)
+        delivery = await self._store.deliver(
+            caller.invocation_id, entry, once=once, position=caller.position, here=self._worker
+        )
         self._on_due(delivery.due)
         # Where the caller's journal lost the call, its next attempt makes it again.
         return delivery.result != "gap"
@@ -270,15 +272,19 @@ class Dispatcher:
         if entry.name:
             signal = Signalled(entry.name, at_ms, entry.outcome)
             once = f"s:{origin}:{entry.command_index}"
-            delivery = await self._store.deliver(entry.invocation_id, signal, once=once)
+            delivery = await self._store.deliver(entry.invocation_id, signal, once=once, here=self._worker)
         else:
             completion = Completion(entry.awaited_index, at_ms, entry.outcome)
-            delivery = await self._store.deliver(entry.invocation_id, completion, once=f"c:{entry.awaited_index}")
+            delivery = await self._store.deliver(
+                entry.invocation_id, completion, once=f"c:{entry.awaited_index}", here=self._worker
+            )
         self._on_due(delivery.due)
         return True
 
     async def _cancel(self, invocation_id: InvocationId, *, once: str) -> Delivery:
-        delivery = await self._store.deliver(invocation_id, Cancelled(self._clock.now_ms()), once=once)
+        delivery = await self._store.deliver(
+            invocation_id, Cancelled(self._clock.now_ms()), once=once, here=self._worker
+        )
         self._on_due(delivery.due)
         return delivery
 

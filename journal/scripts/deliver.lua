@@ -1,11 +1,9 @@
 -- include prelude
--- include objects
--- include finish
 -- Brings what comes from outside into a journal: a completion, a signal, a cancellation. Not fenced; known once.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] once: a name that makes a repeat known  [3] position: entries that there must be  [4] type  [5] body
 --     [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms
---     [9] journal_retention_ms  [10] reply_lease_ms
+--     [9] journal_retention_ms  [10] reply_lease_ms  [11] a worker that needs no hint, or ''
 -- Returns {'delivered', false | {'resume', epoch, service} | {'hint', worker}, next of the object or false}
 --     | {'known'} | {'completed'} | {'unknown'} | {'gap'}
 local id, once, kind, body, slot = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[7]
@@ -23,6 +21,8 @@ local function write(type, text)
 end
 write(kind, body)
 if kind == 'cancelled' and (h[1] == 'scheduled' or h[1] == 'pending') then
+  -- include objects
+  -- include finish
   local output = '{"at":' .. whole(now) .. ',"failure":{"code":409,"message":"cancelled","metadata":{}}}'
   write('output', output)
   local told = finish(KEYS, slot, id, h, output, length, h[12] or 0, now, ARGV[8], ARGV[9], ARGV[10])
@@ -36,7 +36,7 @@ if h[1] == 'suspended' or (kind == 'cancelled' and (h[1] == 'backing-off' or h[1
   return {'delivered', {'resume', h[9], h[7]}, false}
 end
 if h[1] == 'running' then
-  redis.call('PUBLISH', ARGV[6] .. h[11], id)
+  if h[11] ~= ARGV[11] then redis.call('PUBLISH', ARGV[6] .. h[11], id) end
   return {'delivered', {'hint', h[11]}, false}
 end
 return {'delivered', false, false}

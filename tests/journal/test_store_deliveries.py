@@ -53,6 +53,17 @@ async def test_a_worker_that_runs_it_is_hinted(bench: Bench) -> None:
     assert [entry for _, _, entry in appended.tail or ()] == [DONE, run(0)]
 
 
+async def test_a_worker_that_delivers_to_itself_needs_no_hint(bench: Bench) -> None:
+    """The answer is all it needs; other workers are still told on their channels."""
+    lease = await admitted(bench)
+    hint = HintDue("w1", lease.invocation_id)
+    assert await bench.store.deliver(lease.invocation_id, DONE, once="c:4", here="w1") == Delivery("delivered", [hint])
+    assert await bench.messages() == []
+    other = Signalled("go", 5, Success(b"1"))
+    assert (await bench.store.deliver(lease.invocation_id, other, once="s:1", here="w2")).due == [hint]
+    assert [channel for channel, _ in await bench.messages()] == [bench.keys.hints("w1")]
+
+
 async def test_a_suspension_that_has_not_seen_it_does_not_happen(bench: Bench) -> None:
     """What came a moment before comes back as the answer."""
     lease = await admitted(bench)
