@@ -31,7 +31,7 @@ from .actions import Actions
 from .attempt_commands import Commands, Settle
 from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
-from .context import Context
+from .context import AttemptFinishedEvent, Context
 from .delivering import Delivering
 from .departures import Departure, Failing, Holding, Losing, Pausing, Releasing
 from .futures import DurableFuture, bind, durable_future
@@ -74,6 +74,7 @@ class Attempt(Delivering):
         "_timers",
         "claim",
         "context",
+        "finished",
         "handler",
         "store",
         "threads",
@@ -121,6 +122,7 @@ class Attempt(Delivering):
         self._outward = outward
         self._commands: Commands | None = None
         self.context: Context | None = None
+        self.finished: AttemptFinishedEvent | None = None
         self.departure: Departure | None = None
         self._closed = False
         self._ended = False
@@ -244,6 +246,8 @@ class Attempt(Delivering):
     async def close(self) -> None:
         """End everything that the handler and its steps left running; nothing is appended by them any more."""
         self._closed = True
+        if self.finished is not None:
+            self.finished.finish()
         self.writer.close()
         await self._suspension.close()
         await self.steps.stop()

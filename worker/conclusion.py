@@ -22,7 +22,7 @@ from perdure.schemas.limits import shorten
 
 from .attempt import Attempt
 from .clock import seeded_random
-from .context import Request
+from .context import AttemptFinishedEvent, Request
 from .departures import (
     AttemptEnd,
     Completed,
@@ -149,6 +149,7 @@ async def _result_inside(attempt: Attempt) -> bytes:
 
 def _request(attempt: Attempt) -> Request:
     claim, first = attempt.claim, attempt.input
+    attempt.finished = AttemptFinishedEvent()
     return Request(
         id=claim.lease.invocation_id,
         headers={name: value.decode("utf-8", "replace") for name, value in first.headers if value is not None},
@@ -157,6 +158,7 @@ def _request(attempt: Attempt) -> Request:
         body=first.value if attempt.limits.sealer is None else attempt.limits.sealer.open(first.value),
         idempotency_key=claim.idempotency_key or None,
         source=read_source(claim.source),
+        attempt_finished_event=attempt.finished,
     )
 
 

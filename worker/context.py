@@ -7,10 +7,11 @@ Source: names, signatures and meaning follow Restate's Python SDK.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -32,6 +33,25 @@ P = ParamSpec("P")
 _DEFAULT_OPTIONS: RunOptions[Any] = RunOptions()
 
 
+class AttemptFinishedEvent:
+    """Set when the attempt has ended, however it did: for what a step or task must not go on with after it."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def is_set(self) -> bool:
+        """Whether the attempt has ended."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Return when the attempt has ended."""
+        await self._event.wait()
+
+    def finish(self) -> None:
+        """The attempt has ended; called by the worker."""
+        self._event.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What an invocation was asked with.
@@ -45,6 +65,7 @@ class Request:
         body: The argument, before any serde.
         idempotency_key: Of the invocation, where its record had one.
         source: The record that it was made of; `None` where another invocation called it.
+        attempt_finished_event: Set when this attempt has ended.
     """
 
     id: InvocationId
@@ -54,6 +75,7 @@ class Request:
     body: bytes
     idempotency_key: str | None
     source: RecordSource | None = None
+    attempt_finished_event: AttemptFinishedEvent = field(default_factory=AttemptFinishedEvent)
 
     @property
     def step_idempotency_key(self) -> str | None:

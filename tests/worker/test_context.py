@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from perdure.schemas.errors import UsageError
-from perdure.worker.context import Context
+from perdure.worker.context import AttemptFinishedEvent, Context
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from tests.worker.attempt_stage import Stage, handler_from, paused_reason
 
@@ -224,3 +224,21 @@ async def test_wrong_calls_are_refused_by_name(plain_stage: Stage, mistake: str)
 
     assert (await plain_stage.play(play)).status == "completed"
     assert message in said[0]
+
+
+async def test_what_belongs_to_an_attempt_learns_of_its_end(stage: Stage) -> None:
+    """The event of each attempt is set once that attempt has ended, and not before."""
+    events: list[AttemptFinishedEvent] = []
+
+    async def play(ctx: Context) -> bool:
+        event = ctx.request().attempt_finished_event
+        assert ctx.request().attempt_finished_event is event
+        if event not in events:
+            events.append(event)
+        await ctx.run("step", lambda: None)
+        return event.is_set()
+
+    assert (await stage.play(play)).result is False
+    assert events
+    for event in events:
+        await event.wait()
