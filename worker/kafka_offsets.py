@@ -49,10 +49,10 @@ def since(at_ms: int) -> OffsetQuestion:
 
     async def first_records(client: Any, partitions: list[Any]) -> dict[Any, int]:
         found = await client.offsets_for_times(dict.fromkeys(partitions, at_ms))
-        later = [tp for tp, each in found.items() if each is None]
-        return {tp: each.offset for tp, each in found.items() if each is not None} | (
-            await ends(client, later) if later else {}
-        )
+        # Where there is none, the embedded broker says offset 0 of a time before all times.
+        first = {tp: each.offset for tp, each in found.items() if each is not None and each.timestamp >= at_ms}
+        later = [tp for tp in partitions if tp not in first]
+        return first | (await ends(client, later) if later else {})
 
     return first_records
 

@@ -36,6 +36,7 @@ class Cluster:
         self.first: dict[TopicPartition, int] = {}
         self.times: list[int] = []
         self.away = False
+        self.none: Found | None = None
 
     async def committed(self, partition: TopicPartition) -> int | None:
         """See aiokafka."""
@@ -48,7 +49,7 @@ class Cluster:
     async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, Found | None]:
         """See aiokafka."""
         self.times += times.values()
-        return {tp: Found(self.first[tp], 0) if tp in self.first else None for tp in times}
+        return {tp: Found(self.first[tp], at_ms) if tp in self.first else self.none for tp, at_ms in times.items()}
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         """See aiokafka."""
@@ -120,8 +121,10 @@ async def test_a_partition_that_is_added_later_begins_with_its_first_record(clus
     assert await beginnings("latest", book)(cluster.ask, [P0, P1, P2]) == {P0: 10, P1: 20}
 
 
-async def test_a_time_is_the_first_record_from_then_on(cluster: Cluster) -> None:
-    """Rounded up to milliseconds; where there is none yet, the end."""
+@pytest.mark.parametrize("none", [None, Found(0, -1)])
+async def test_a_time_is_the_first_record_from_then_on(cluster: Cluster, none: Found | None) -> None:
+    """Rounded up to milliseconds; where there is none yet, in either broker's words, the end."""
+    cluster.none = none
     cluster.first = {TopicPartition("t", 0): 4}
     start = datetime(2030, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
     assert await beginnings(start)(cluster.ask, [P0, P1]) == {P0: 4, P1: 20}
