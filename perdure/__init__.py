@@ -60,6 +60,7 @@ from perdure.worker.serde import BytesSerde, DefaultSerde, JsonSerde, PydanticJs
 from perdure.worker.service import Service
 from perdure.worker.settings import Settings
 from perdure.worker.subscriptions import Subscription
+from perdure.worker.sync_client import SyncClient
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
 
@@ -99,6 +100,7 @@ __all__ = [
     "StepInfo",
     "StoreError",
     "Subscription",
+    "SyncClient",
     "TerminalError",
     "UsageError",
     "VirtualObject",

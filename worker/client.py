@@ -271,10 +271,14 @@ class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
         return await self._store.attach(invocation_id, "") is not None
 
     async def _placed(self, target: Target, options: Options) -> tuple[Target, Options]:
-        if target.kind is None and options.key is not None:
+        if target.kind is None:
             # Known by name only: workers say what it is. Where none ever did there is no topic, either.
-            kind, modes = read_description(await self._store.description(target.service))
-            target = target._replace(kind=kind, mode=modes.get(target.handler))
+            told = self._told.get(target.service)
+            if told is None:
+                told = read_description(await self._store.description(target.service))
+                if told[0] is not None:
+                    self._told[target.service] = told
+            target = target._replace(kind=told[0], mode=told[1].get(target.handler))
         return target, placed(target, options)
 
     def _start(self, not_before: datetime | None, delay: timedelta | None) -> datetime | None:

@@ -27,6 +27,7 @@ from .payload_codec import PayloadCodec, checked_codec
 from .sealing import Sealer
 from .sender import Sender
 from .serde import DEFAULT_SERDE, Serde, decode_value, encode_value
+from .service_kinds import Description
 from .settings import Settings
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class ClientConnection:
         self._sender = Sender(self._settings.kafka_config(client_id=self.client_id))
         self._stack = contextlib.AsyncExitStack()
         self._entered: tuple[RedisStore, Outcomes] | None = None
+        # One for each service that is called by name.
+        self._told: dict[str, Description] = {}
 
     @classmethod
     def connect(

@@ -9,6 +9,9 @@ import orjson
 from .application import Application
 from .handler import HandlerMode, ServiceKind
 
+Description = tuple[ServiceKind | None, Mapping[str, HandlerMode]]
+"""A service's kind and the mode of each handler, as far as they are known."""
+
 
 def describe_services(application: Application) -> dict[str, str]:
     """A description of each service."""
@@ -20,7 +23,7 @@ def describe_services(application: Application) -> dict[str, str]:
     }
 
 
-def read_description(text: str | None) -> tuple[ServiceKind | None, Mapping[str, HandlerMode]]:
+def read_description(text: str | None) -> Description:
     """What a description says: the service's kind, and each handler's mode; nothing where it says nothing known."""
     try:
         told = orjson.loads(text or "{}")
