@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
 
 from perdure.journal.machine import Machine
+from perdure.journal.moves import Ready
 from perdure.schemas.entries import Run
 from perdure.worker import attempt
 from perdure.worker.scope import install_task_factory
@@ -87,7 +88,9 @@ def by_index(patch: pytest.MonkeyPatch) -> None:
 
     def complete(self: Machine, index: int, outcome: Any) -> None:
         original(self, index, outcome)
-        ordered = sorted(self._ready, key=lambda ready: ready.command_index)
+        ordered = sorted(
+            (ready for ready in self._ready if isinstance(ready, Ready)), key=lambda one: one.command_index
+        )
         self._ready.clear()
         self._ready.extend(ordered)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -15,8 +16,12 @@ async def test_each_deadline_is_called_once_in_order_and_never_early() -> None:
     loop, deadlines = asyncio.get_running_loop(), Deadlines()
     began_s = loop.time()
     called: list[tuple[float, float]] = []
+
+    def call(seconds: float) -> None:
+        called.append((seconds, loop.time() - began_s))
+
     for seconds in (3 * GRAIN_S, GRAIN_S / 2, 60.0, 0.0, GRAIN_S / 2):
-        deadlines.call_in(seconds, lambda seconds=seconds: called.append((seconds, loop.time() - began_s)))
+        deadlines.call_in(seconds, partial(call, seconds))
     await wait_until(lambda: len(called) == 4)
     assert [seconds for seconds, _ in called] == sorted(seconds for seconds, _ in called)
     assert all(after_s >= seconds for seconds, after_s in called)
@@ -27,7 +32,12 @@ async def test_a_cancelled_deadline_is_not_called() -> None:
     """Not even by another one of the same moment; and cancelling again changes nothing."""
     deadlines = Deadlines()
     called: list[str] = []
-    first = deadlines.call_in(0.0, lambda: (called.append("first"), second.cancel()))  # type: ignore[func-returns-value]
+
+    def cancel_second() -> None:
+        called.append("first")
+        second.cancel()
+
+    first = deadlines.call_in(0.0, cancel_second)
     second = deadlines.call_in(0.0, lambda: called.append("second"))
     third = deadlines.call_in(0.0, lambda: called.append("third"))
     third.cancel()
