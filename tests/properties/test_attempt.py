@@ -14,7 +14,7 @@ from hypothesis.errors import FlakyFailure
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Ready
 from perdure.schemas.entries import Run
-from perdure.worker import attempt
+from perdure.worker import delivering
 from perdure.worker.scope import install_task_factory
 from tests.properties.attempt_programs import Program, Step, crashes, perform_with_crashes, programs
 from tests.worker.attempt_stage import Stage
@@ -66,7 +66,7 @@ def test_every_attempt_sees_what_was_recorded(
 
 def impatient(patch: pytest.MonkeyPatch) -> None:
     """Results are handed out before the handler has come to rest."""
-    patch.setattr(attempt, "CALM_TURNS", 0)
+    patch.setattr(delivering, "CALM_TURNS", 0)
 
 
 def forgetful(patch: pytest.MonkeyPatch) -> None:

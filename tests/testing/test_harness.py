@@ -150,8 +150,10 @@ async def test_the_environment_reaches_the_same_place(perdure_harness: HarnessFa
     async with perdure_harness(kitchen.application) as env:
         handle = await env.client.send("Kitchen/cook", "beans")
         await handle.result(timeout=PATIENCE)
-        places = {"redis_url": env.redis_url, "bootstrap_servers": env.bootstrap_servers, "namespace": env.namespace}
-        for client in (Client(env.settings), Client.connect(**places)):
+        connected = Client.connect(
+            redis_url=env.redis_url, bootstrap_servers=env.bootstrap_servers, namespace=env.namespace
+        )
+        for client in (Client(env.settings), connected):
             async with client:
                 assert await client.result(handle.invocation_id, timeout=PATIENCE) == "washed beans, cooked"
 
