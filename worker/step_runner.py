@@ -68,6 +68,7 @@ class StepRunner:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._given_up: set[int] = set()
         self._last = False
+        self._cut = False
 
     def start(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
         """Execute a step in a task of its own, in the context that it was asked for in."""
@@ -114,6 +115,7 @@ class StepRunner:
 
     def cut(self) -> None:
         """Cancel every step. A thread cannot be cancelled; its result is dropped."""
+        self._cut = True
         for task in self._tasks.values():
             task.cancel()
 
@@ -176,15 +178,30 @@ class StepRunner:
                 )
             outcome = _tuple(Success, (raw if self._sealer is None else self._sealer.seal(raw),))
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and self._cut:
                 raise
+            await self._stay_uncancelled()
             verdict = self._verdict(index, call, error, failed=failed, started_ms=started_ms)
             if not isinstance(verdict, Failure):
                 return verdict
             outcome = verdict if self._sealer is None else self._sealer.seal_outcome(verdict)
         spent_ms = int(attempt.clock.monotonic_ms() - started_ms)
         return _tuple(Run, (index, name, attempt.clock.now_ms(), spent_ms, outcome))
+
+    async def _stay_uncancelled(self) -> None:
+        """Take back that an action cancelled its own task, or the pause before its next execution would end at once."""
+        task = asyncio.current_task()
+        assert task is not None, "a step runs in a task"
+        if not task.cancelling() or self._cut:
+            return
+        while task.uncancel():
+            pass
+        try:
+            # A cancellation that was not raised yet is raised here.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._cut:
+                raise
 
     def _verdict(
         self, index: int, call: StepCall, error: BaseException, *, failed: StepFailed | None, started_ms: float

@@ -333,3 +333,50 @@ async def test_many_steps_at_once_leave_in_few_appends(plain_stage: Stage) -> No
     story = await plain_stage.play(play)
     assert story.result == sum(range(1_200))
     assert [entry.command_index for entry in story.entries if isinstance(entry, Run)] == list(range(1_200))
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_step_that_cancels_itself_fails_like_any_other(stage: Stage, late: bool) -> None:
+    """Whether it meets its own cancellation or raises something else first, it is tried again by its policy."""
+    ran: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> int:
+        async def step() -> int:
+            ran["step"] += 1
+            if ran["step"] < 3:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                if late:
+                    raise ValueError("before the cancellation is met")
+                await asyncio.Event().wait()
+            return ran["step"]
+
+        return await ctx.run_typed("step", step, QUICK)
+
+    async with asyncio.timeout(10):
+        story = await stage.play(play)
+    assert story.result == 3
+    assert [failures for failures, _ in failures_of(story)] == [1, 2]
+
+
+async def test_a_step_that_cancels_itself_fails_its_attempt(plain_stage: Stage) -> None:
+    """Without a policy the attempt is retried, and says why."""
+    ran: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> int:
+        async def step() -> int:
+            ran["step"] += 1
+            if ran["step"] == 1:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.Event().wait()
+            return ran["step"]
+
+        return await ctx.run("step", step)
+
+    async with asyncio.timeout(10):
+        story = await plain_stage.play(play)
+    assert story.result == 2
+    assert [text.partition(":")[0] for text in story.failures] == ["CancelledError"]
