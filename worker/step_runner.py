@@ -181,6 +181,8 @@ class StepRunner:
             if isinstance(error, asyncio.CancelledError) and self._cut:
                 raise
             await self._stay_uncancelled()
+            # A value that was refused is not what the handler sees.
+            self.values.pop(index, None)
             verdict = self._verdict(index, call, error, failed=failed, started_ms=started_ms)
             if not isinstance(verdict, Failure):
                 return verdict
