@@ -13,7 +13,7 @@ from perdure.schemas.entries import Input, Positioned, Run, Success
 from perdure.schemas.ids import new_invocation_id
 from perdure.worker.clock import SystemClock, system_random
 from perdure.worker.departures import Completed
-from perdure.worker.scope import install_task_factory
+from perdure.worker.handler_timers import prepare_loop
 
 from .application import PAYLOAD_BYTES, application, step
 from .attempts import Attempts
@@ -30,7 +30,7 @@ UNITS = {"per_step": "µs", "store": "µs", "action": "µs", "codec": "µs"}
 
 async def engine(plan: Plan) -> Measured:
     """Run 50 invocations of 100 steps side by side, in this process."""
-    undo = install_task_factory(asyncio.get_running_loop())
+    undo = prepare_loop(asyncio.get_running_loop())
     try:
         windows: list[Window] = []
         for number in range(plan.windows + 1):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextvars import Context as VariablesOf
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -32,13 +33,14 @@ from .attempt_commands import Commands, Settle
 from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
 from .context import AttemptFinishedEvent, Context
-from .delivering import Delivering
-from .departures import Departure, Failing, Holding, Losing, Pausing, Releasing
+from .departing import Departing
+from .departures import Departure, Holding, Pausing
 from .futures import DurableFuture, bind, durable_future
 from .handler import Handler
+from .handler_timers import SECONDS_MAX, DurableTimer
 from .journal_writer import JournalWriter
 from .options import RunOptions
-from .scope import SCOPE, refuse_in_step
+from .scope import SCOPE
 from .state_view import StateView
 from .step_runner import StepRunner
 from .steps import StepCall, check_step
@@ -47,7 +49,7 @@ from .suspension import Suspension
 T = TypeVar("T")
 
 
-class Attempt(Delivering):
+class Attempt(Departing):
     """The state of one attempt, and what its context, its futures and its callbacks do with it.
 
     `conclusion.run_attempt` begins it, calls the handler and ends it.
@@ -68,14 +70,11 @@ class Attempt(Delivering):
         "__weakref__",
         "_actions",
         "_commands",
-        "_concluding",
-        "_ended",
         "_outward",
         "_timers",
         "claim",
         "context",
         "finished",
-        "handler",
         "store",
         "threads",
     )
@@ -182,37 +181,6 @@ class Attempt(Delivering):
         """See `Issuer.act`."""
         self._outward.act(due)
 
-    def depart(self, departure: Departure) -> None:
-        """End the handler early, by cancelling its tasks; the first reason counts."""
-        if self._closed or self._concluding:
-            return
-        if self.departure is not None:
-            if isinstance(self.departure, Failing) and isinstance(departure, Releasing | Losing):
-                # It still waits for the results of other steps, which can be waited for no longer.
-                self.steps.cut()
-            return
-        self.depart_quietly(departure)
-        for task in (self._task, *self._tasks):
-            if task is not None:
-                task.cancel()
-
-    def depart_quietly(self, departure: Departure) -> None:
-        """The handler has ended by itself, and this is why; the first reason counts."""
-        if self.departure is None:
-            self.departure = departure
-            self._suspension.stop()
-
-    def end_handler(self) -> None:
-        """The handler returned or raised: tasks that it left behind end here, at the same place in every replay."""
-        self._ended = True
-        for task in self._tasks:
-            task.cancel()
-
-    def conclude(self) -> None:
-        """What became of the attempt is about to be recorded; nothing ends it early any more."""
-        self._concluding = True
-        self._suspension.stop()
-
     def poke(self, length: int) -> None:
         """The journal is said to have that many entries: learn those that are not known here."""
         if length > self.machine.length and not self._closed:
@@ -245,23 +213,9 @@ class Attempt(Delivering):
 
     async def close(self) -> None:
         """End everything that the handler and its steps left running; nothing is appended by them any more."""
-        self._closed = True
         if self.finished is not None:
             self.finished.finish()
-        self.writer.close()
-        await self._suspension.close()
-        await self.steps.stop()
-        tasks = [task for task in self._tasks if not task.done()]
-        for task in tasks:
-            # Once is enough: a second cancellation would interrupt what the first one has it tidy up.
-            if not task.cancelling():
-                task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        # They know this attempt: without the circles it is freed at once, and not when garbage is looked for.
-        self._futures.clear()
-        self._calls.clear()
-        self._others = self._awaited = None
+        await super().close()
         self._commands = self.context = None
         del self.writer, self.steps, self._suspension
 
@@ -279,9 +233,10 @@ class Attempt(Delivering):
         options: RunOptions[T],
     ) -> DurableFuture[T]:
         """Issue a step; its action starts at once unless the journal has its result."""
-        if SCOPE.get() is not self or self._ended or self.departure is not None:
-            # Asked for here, too, because spelling the call out would be most of the asking.
-            self.check_usable(f"ctx.run({name!r})")
+        # Asked for here, too, because spelling the call out would be most of the asking.
+        suspicious = SCOPE.get() is not self or self._ended or self.departure is not None
+        if suspicious and not self.usable(f"ctx.run({name!r})"):
+            return self._never(name)
         check_step(name, action)
         traits = self._actions.traits(action, options)
         try:
@@ -294,7 +249,8 @@ class Attempt(Delivering):
 
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
         """Issue a durable timer."""
-        self.check_usable("ctx.sleep")
+        if not self.usable("ctx.sleep"):
+            return self._never(name)
         if not isinstance(delta, timedelta):
             raise UsageError(f"ctx.sleep takes a timedelta, not {delta!r:.200}.")
         now_ms, duration_ms = self.clock.now_ms(), max(0, -(-delta // timedelta(milliseconds=1)))
@@ -311,6 +267,20 @@ class Attempt(Delivering):
                 self._timers.expect(self.invocation_id, in_ms=left_ms)
         return self._issued(durable_future(self, index, name or "sleep", loop=self.loop))
 
+    def set_timer(
+        self, delay_s: float, callback: Callable[..., object], args: tuple[Any, ...], context: VariablesOf | None
+    ) -> asyncio.TimerHandle | None:
+        """See `TaskOwner.set_timer`."""
+        if self.over or not self.by_handler:
+            # What tidies up may wait for things, and is recorded nowhere.
+            return None
+        seconds = min(max(0.0, delay_s), SECONDS_MAX)
+        future = self.sleep("asyncio", timedelta(seconds=seconds))
+        when = self.loop.time() + seconds
+        timer = DurableTimer(future, callback, args, when=when, loop=self.loop, context=context)
+        self.others.timers[future.command_index] = timer
+        return timer
+
     def issue(
         self,
         what: str,
@@ -319,9 +289,10 @@ class Attempt(Delivering):
         future: DurableFuture[Any] | None = None,
     ) -> DurableFuture[Any]:
         """See `Issuer.issue`."""
-        self.check_usable(what)
-        index = self.machine.next_index
+        usable, index = self.usable(what), self.machine.next_index
         made = bind(DurableFuture(loop=self.loop) if future is None else future, self, index, what)
+        if not usable:
+            return made
         entry = command(index)
         try:
             outcome = self.machine.issue(entry)
@@ -352,8 +323,9 @@ class Attempt(Delivering):
         settle: Settle,
     ) -> DurableFuture[Any]:
         """See `Issuer.look_up`."""
-        self.check_usable(what)
-        made = bind(DurableFuture(loop=self.loop), self, self.machine.next_index, what)
+        usable, made = self.usable(what), bind(DurableFuture(loop=self.loop), self, self.machine.next_index, what)
+        if not usable:
+            return made
         try:
             index, outcome = self.machine.issue_lookup(kind, name, at_ms=self.clock.now_ms(), known=known)
         except JournalMismatchError as error:
@@ -372,20 +344,12 @@ class Attempt(Delivering):
         future.completed_as = self._delivered = self._delivered + 1
         self._settle_with(future, outcome, settle)
 
-    def check_usable(self, what: str) -> None:
-        """Refuse `ctx` where it must not be used.
-
-        Raises:
-            UsageError: Inside a step.
-            asyncio.CancelledError: The attempt has ended.
-        """
-        refuse_in_step(what)
-        if self._closed or self._ended or self.departure is not None:
-            raise asyncio.CancelledError(f"the attempt of {self.invocation_id} has ended")
-
     def _diverged(self, error: JournalMismatchError, name: str) -> DurableFuture[Any]:
         # Not raised: a handler's own `except Exception` must not hide it.
         self.depart(Pausing(error))
+        return self._never(name)
+
+    def _never(self, name: str) -> DurableFuture[Any]:
         return durable_future(self, -1, name, loop=self.loop)
 
     def _issued(self, future: DurableFuture[T]) -> DurableFuture[T]:

@@ -37,6 +37,7 @@ from .departures import (
     Suspending,
 )
 from .handler import decode_argument, encode_result
+from .leash import leashed
 from .object_context import context_class
 from .record_source import read_source
 from .scope import SCOPE
@@ -80,16 +81,16 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
         if attempt.departure is None:
             attempt.machine.finish()
             return outcome
+        attempt.handler_returned()
+        # A cancellation that the handler did not come to would be raised while the end is recorded.
+        await asyncio.sleep(0)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         assert task is not None, "an attempt runs in a task"
-        if attempt.departure is not None:
-            if task.uncancel() > 0:
-                # Cancelled from outside, too, before the departure's own cancellation had arrived.
-                raise
-        elif task.cancelling():
+        if attempt.cancelled_from_outside(task):
+            # Maybe before the departure's own cancellation had arrived.
             raise
-        else:
+        if attempt.departure is None:
             # Not ours: the handler waited for something of its own that was cancelled.
             attempt.depart_quietly(Failing(error))
     except (JournalMismatchError, DecodeError, _ExhaustedError) as error:
@@ -130,7 +131,12 @@ async def _result(attempt: Attempt) -> bytes:
     argument = decode_argument(handler, given if sealer is None else sealer.open(given))
     context = context_class(handler)(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
     attempt.context = context
-    value = await (handler.fn(context, argument) if handler.takes_argument else handler.fn(context))
+    attempt.playing = True
+    try:
+        called = handler.fn(context, argument) if handler.takes_argument else handler.fn(context)
+        value = await leashed(called, attempt)
+    finally:
+        attempt.playing = False
     raw = encode_result(handler, value)
     return raw if sealer is None else sealer.seal(raw)
 

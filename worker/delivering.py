@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from perdure.journal.machine import Machine
@@ -27,7 +28,8 @@ from .attempt_commands import Settle
 from .attempt_limits import AttemptLimits
 from .clock import Clock
 from .departures import Departure, Failing, Holding, Losing, Pausing
-from .futures import DurableFuture, complete
+from .futures import DurableFuture, complete, durable_future
+from .handler_timers import DurableTimer
 from .journal_writer import JournalWriter
 from .scope import is_blocked
 from .serde import JSON
@@ -49,10 +51,12 @@ class Others(NamedTuple):
     Attributes:
         settles: What gives their futures their results.
         lookups: Of lookups: type, name, and what asks the store.
+        timers: What asyncio holds of those timers that it has set.
     """
 
     settles: dict[int, Settle]
     lookups: dict[int, tuple[str, str, Callable[[int], Awaitable[Outcome]]]]
+    timers: dict[int, DurableTimer]
 
 
 class Delivering:
@@ -77,6 +81,7 @@ class Delivering:
         "limits",
         "loop",
         "machine",
+        "playing",
         "steps",
         "wakes_ms",
         "writer",
@@ -101,12 +106,18 @@ class Delivering:
         self._futures: dict[int, DurableFuture[Any]] = {}
         self._others: Others | None = None
         self._awaited: DurableFuture[Any] | None = None
+        self.playing = False
+        """Whether the handler itself runs, and not what is around it."""
         self._delivered: int = 0
         self._calm = 0
         self._settling = False
 
     def depart(self, departure: Departure) -> None:
         """End the handler early."""
+        raise NotImplementedError
+
+    def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
+        """Issue a durable timer."""
         raise NotImplementedError
 
     def _start_steps(self) -> None:
@@ -126,20 +137,29 @@ class Delivering:
     def others(self) -> Others:
         """What is known of the commands that are no steps."""
         if self._others is None:
-            self._others = Others({}, {})
+            self._others = Others({}, {}, {})
         return self._others
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started a task of its own."""
-        if task is not self._task:
+        if task is not self._task and self.by_handler:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    @property
+    def by_handler(self) -> bool:
+        """Whether the running code is the handler's: a task of it, or a callback.
+
+        Context managers around attempts may start tasks, which inherit the handler's context, and are their own affair.
+        """
+        running = asyncio.current_task()
+        return self.playing and (running is None or running is self._task or running in self._tasks)
+
     def awaiting(self, future: DurableFuture[Any]) -> None:
         """The handler is about to wait for `future`."""
-        if self._closed:
-            return
-        if self._tasks:
+        if self._tasks or future.watched:
+            # Its callbacks come first, as they did when it was not done yet.
+            self._awaited = None
             self._settle_soon()
         else:
             self._awaited = future
@@ -169,7 +189,13 @@ class Delivering:
         while awaited is not None and not awaited.done():
             match machine.poll(deliver=not holding):
                 case Ready() as ready:
+                    future = self._futures[ready.command_index]
+                    watched = future is not awaited and future.watched
                     self._deliver(ready)
+                    if watched:
+                        # Its callbacks may do anything; until they have, the handler is not blocked.
+                        self._settle_soon()
+                        break
                 case Interrupt() as interrupt:
                     self._interrupt(interrupt)
                 case Execute(index, failed):
@@ -203,7 +229,9 @@ class Delivering:
         self._settling = False
         if self._closed or self.departure is not None:
             return
-        self._start_steps()
+        if not (self.machine.cancelling and self._interruptible):
+            # A step that has not begun when a cancellation is there does not begin.
+            self._start_steps()
         if self.machine.pending:
             self.writer.flush_soon()
         if self.machine.cancelling and self.steps.backing_off:
@@ -228,10 +256,16 @@ class Delivering:
     @property
     def _deliverable(self) -> bool:
         """Whether the machine has something for the handler, and the handler something that can take it."""
-        if self.machine.cancelling and not any(future.watched for future in self._futures.values()):
-            # It waits for nothing durable; a cancellation is seen where it does next.
-            return False
-        return self.machine.deliverable
+        # Where it waits for nothing durable, a cancellation is seen where it does next.
+        return self.machine.deliverable and (not self.machine.cancelling or self._interruptible)
+
+    @property
+    def _interruptible(self) -> bool:
+        timers = {} if self._others is None else self._others.timers
+        return any(
+            future.watched if (timer := timers.get(index)) is None else timer.sleeper is not None
+            for index, future in self._futures.items()
+        )
 
     @property
     def blocked(self) -> bool:
@@ -278,6 +312,7 @@ class Delivering:
         if self._others is not None:
             settle = self._others.settles.pop(index, None)
             self._others.lookups.pop(index, None)
+            self._others.timers.pop(index, None)
         if future.done():
             return
         if settle is None:
@@ -305,10 +340,20 @@ class Delivering:
             self.writer.sends = True
         error = TerminalError(CANCELLED.message, CANCELLED.code)
         for index, future in list(self._futures.items()):
-            if future is self._awaited or future.watched:
+            if (timer := self.others.timers.get(index)) is not None:
+                timer.interrupt(error)
+            elif future is self._awaited or future.watched:
                 future.completed_as = self._delivered = self._delivered + 1
                 self._futures[index] = future.interrupt(error)
         self.writer.flush_soon()
+
+    def forsaken(self, future: DurableFuture[Any]) -> DurableFuture[Any] | None:
+        """See `Awaited.forsaken`."""
+        index = future.command_index
+        if self.departure is not None or self._futures.get(index) is not future:
+            return None
+        successor = self._futures[index] = durable_future(self, index, future.name, loop=self.loop)
+        return successor
 
     def _cancelled(self, index: int, at_ms: int) -> Run | Lookup:
         call = self._calls.get(index)

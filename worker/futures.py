@@ -25,6 +25,9 @@ class Awaited(Protocol):
     def watched(self) -> None:
         """Something waits for one of the futures through a callback, such as `asyncio.wait`."""
 
+    def forsaken(self, future: DurableFuture[Any]) -> DurableFuture[Any] | None:
+        """Nobody waits for this future any more: the one that takes its place, where the command is not done yet."""
+
     def sleep(self, name: str, delta: timedelta) -> DurableFuture[None]:
         """Issue a durable timer."""
 
@@ -52,7 +55,12 @@ class DurableFuture(asyncio.Future[T]):
             if not self.done():
                 # What asyncio.Future does: the task that runs this sees the flag and waits for us.
                 self._asyncio_future_blocking = True
-                yield self
+                try:
+                    yield self
+                except asyncio.CancelledError:
+                    if self._is_another_ones():
+                        return (yield from self._next.__await__())
+                    raise
         elif hasattr(self, "_next"):
             return (yield from self._next.__await__())
         return self.result()
@@ -70,6 +78,20 @@ class DurableFuture(asyncio.Future[T]):
         if not self.done():
             self._attempt.watched()
 
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give up waiting. The command goes on, and who awaits this future again waits for its result."""
+        if self.done():
+            return False
+        successor = self._attempt.forsaken(self)
+        if successor is not None:
+            self._next = successor
+        return super().cancel(msg)
+
+    def _is_another_ones(self) -> bool:
+        """Whether a cancellation of this future was meant for another task that waited for it, too."""
+        task = asyncio.current_task()
+        return self.cancelled() and hasattr(self, "_next") and task is not None and not task.cancelling()
+
     @property
     def live(self) -> DurableFuture[T]:
         """The future of the command's result: another one once a wait for this one was interrupted."""
@@ -86,6 +108,8 @@ class DurableFuture(asyncio.Future[T]):
         successor = durable_future(self._attempt, self.command_index, self.name, loop=self.get_loop())
         self._next = successor
         self.set_exception(error)
+        # One of those who wait raises it; asyncio would complain of each one that nobody asks for its exception.
+        self._log_traceback = False
         return successor
 
     def raise_interruption(self) -> None:
@@ -94,7 +118,7 @@ class DurableFuture(asyncio.Future[T]):
         Raises:
             TerminalError: The invocation was cancelled while this was waited for.
         """
-        if hasattr(self, "_next"):
+        if hasattr(self, "_next") and not self.cancelled():
             self.result()
 
     def timer(self, timeout: timedelta) -> DurableFuture[None]:

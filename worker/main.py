@@ -32,10 +32,10 @@ from .attempts import AttemptSettings
 from .clock import Clock, SystemClock, system_random
 from .engine import Engine, EngineSettings
 from .event_loop import STEP_THREADS, end_process
+from .handler_timers import prepare_loop
 from .kafka_broker import KafkaBroker
 from .kafka_offsets import Beginnings
 from .leases import ThreadRenewal
-from .scope import install_task_factory
 from .service_kinds import describe_services
 from .settings import Settings
 from .sources import Feed
@@ -121,7 +121,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         lambda: open_namespace(config, settings.namespace, slots=_slots(settings)), around.clock
     )
     keys = Keys(settings.namespace, slots=namespace.slots)
-    undo = install_task_factory(asyncio.get_running_loop())
+    undo = prepare_loop(asyncio.get_running_loop())
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(undo)
         threads = ThreadPoolExecutor(settings.step_threads_max, thread_name_prefix=STEP_THREADS)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId, step_key
 
+from .leash import Contained
+
 
 class TaskOwner(Protocol):
     """An attempt, as the task factory sees it."""
@@ -28,8 +30,23 @@ class TaskOwner(Protocol):
     def log_fields(self) -> dict[str, Any]:
         """Whose line it is that the handler logs."""
 
+    abandoned: bool
+    """See `leash.Holder`."""
+
+    def survived(self) -> None:
+        """See `leash.Holder`."""
+
+    @property
+    def by_handler(self) -> bool:
+        """Whether the running code is the handler's, and not of something around it."""
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started this task."""
+
+    def set_timer(
+        self, delay_s: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.TimerHandle | None:
+        """The handler wants to be called back; `None` where that is no matter of its journal."""
 
 
 class StepInfo(NamedTuple):
@@ -103,7 +120,7 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         owner = None if undone or isinstance(scope, StepInfo) else scope
         if owner is not None and isinstance(coroutine, Coroutine):
-            coroutine = _Contained(coroutine)
+            coroutine = Contained(coroutine, owner)
         # `rest` is what newer Pythons hand on: name, eager_start.
         if previous is not None:
             # A factory may make any future; asyncio makes tasks.
@@ -125,35 +142,3 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
             loop.set_task_factory(previous)
 
     return undo
-
-
-class _Contained(Coroutine[Any, Any, Any]):
-    """A coroutine whose `sys.exit` is an error: asyncio would let it out of the task and end the worker."""
-
-    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
-        self._inner = inner
-
-    def send(self, value: Any) -> Any:
-        """See `Coroutine.send`."""
-        try:
-            return self._inner.send(value)
-        except SystemExit as error:
-            raise _exit_error(error) from error
-
-    def throw(self, *error: Any) -> Any:
-        """See `Coroutine.throw`."""
-        try:
-            return self._inner.throw(*error)
-        except SystemExit as exit_:
-            raise _exit_error(exit_) from exit_
-
-    def close(self) -> None:
-        """See `Coroutine.close`."""
-        self._inner.close()
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._inner.__await__()
-
-
-def _exit_error(error: SystemExit) -> RuntimeError:
-    return RuntimeError(f"a task of a handler called sys.exit({error.code!r})")

@@ -15,7 +15,7 @@ from perdure.journal.machine import Machine
 from perdure.journal.moves import Ready
 from perdure.schemas.entries import Run
 from perdure.worker import delivering
-from perdure.worker.scope import install_task_factory
+from perdure.worker.handler_timers import prepare_loop
 from tests.properties.attempt_programs import Program, Step, crashes, perform_with_crashes, programs
 from tests.worker.attempt_stage import Stage
 
@@ -24,7 +24,7 @@ def play(program: Program, dies: list[tuple[int, bool]], *, always_replay: bool,
     """Play one example and check the laws."""
 
     async def main() -> None:
-        undo = install_task_factory(asyncio.get_running_loop())
+        undo = prepare_loop(asyncio.get_running_loop())
         stage = Stage(always_replay=always_replay)
         stage.inactivity_ms = inactivity_ms
         try:

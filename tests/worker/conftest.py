@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from perdure.worker.scope import install_task_factory
+from perdure.worker.handler_timers import prepare_loop
 from tests.worker.attempt_stage import Stage
 
 
@@ -26,7 +26,7 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
 
 
 async def _staged(*, always_replay: bool) -> AsyncIterator[Stage]:
-    undo = install_task_factory(asyncio.get_running_loop())
+    undo = prepare_loop(asyncio.get_running_loop())
     stage = Stage(always_replay=always_replay)
     yield stage
     stage.close()

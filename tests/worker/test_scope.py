@@ -20,6 +20,9 @@ WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody
 class Owner:
     """Writes down what it is told to adopt."""
 
+    abandoned = False
+    by_handler = True
+
     def __init__(self) -> None:
         self.adopted: list[asyncio.Task[Any]] = []
 
@@ -29,6 +32,12 @@ class Owner:
     def log_fields(self) -> dict[str, Any]:
         """See `TaskOwner.log_fields`."""
         return {}
+
+    def survived(self) -> None:
+        """See `TaskOwner.survived`."""
+
+    def set_timer(self, *_: object) -> None:
+        """See `TaskOwner.set_timer`."""
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """See `TaskOwner.adopt`."""
