@@ -17,6 +17,7 @@ Argument = Annotated[
     str | None, typer.Argument(metavar="[JSON]", help="The argument; - reads it from stdin; nothing: there is none.")
 ]
 IdempotencyKey = Annotated[str | None, typer.Option(help="A name of your own: sending it again does nothing.")]
+Key = Annotated[str | None, typer.Option(help="Which object or workflow, where the handler is of one.")]
 Headers = Annotated[list[str] | None, typer.Option("--header", help="name=value, for the handler. Repeatable.")]
 
 
@@ -24,6 +25,7 @@ Headers = Annotated[list[str] | None, typer.Option("--header", help="name=value,
 def send(
     target: Handler,
     argument: Argument = None,
+    key: Key = None,
     id: Annotated[str | None, typer.Option(help="An invocation id of your own making; likewise.")] = None,
     idempotency_key: IdempotencyKey = None,
     delay: Annotated[str | None, typer.Option(help="Start later: 10s, 5m, 2h, 1d.")] = None,
@@ -49,6 +51,7 @@ def send(
             handle = await client.send(
                 target,
                 value,
+                key=key,
                 id=id,
                 idempotency_key=idempotency_key,
                 delay=wait,
@@ -70,6 +73,7 @@ def send(
 def call(
     target: Handler,
     argument: Argument = None,
+    key: Key = None,
     idempotency_key: IdempotencyKey = None,
     header: Headers = None,
     timeout: Annotated[str, typer.Option(help="How long to wait: 500ms, 10s, 5m.")] = "30s",
@@ -90,7 +94,9 @@ def call(
 
     async def run() -> Any:
         async with Client(settings) as client:
-            return await client.call(target, value, timeout=patience, idempotency_key=idempotency_key, headers=headers)
+            return await client.call(
+                target, value, timeout=patience, key=key, idempotency_key=idempotency_key, headers=headers
+            )
 
     result = asyncio.run(run())
     if isinstance(result, bytes):

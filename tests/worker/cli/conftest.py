@@ -23,9 +23,10 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from perdure import Context, Service, TerminalError, app
+from perdure import Context, ObjectContext, Service, TerminalError, VirtualObject, app
 
 shop = Service("Shop")
+basket = VirtualObject("Basket")
 
 
 @shop.handler()
@@ -56,7 +57,14 @@ async def wait_for(ctx: Context, path: str) -> int:
     return await ctx.run("wait", file_is_there)
 
 
-application = app([shop])
+@basket.handler()
+async def put(ctx: ObjectContext, item: str) -> list:
+    items = [*(await ctx.get("items") or []), item]
+    ctx.set("items", items)
+    return [ctx.key(), *items]
+
+
+application = app([shop, basket])
 '''
 
 

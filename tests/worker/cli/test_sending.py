@@ -64,6 +64,17 @@ async def test_sends_print_the_id(worker: asyncio.subprocess.Process, perdure: C
     assert (await perdure("send", "Shop/ping", "--id", chosen)).stdout == f"{chosen}\n"
 
 
+async def test_objects_have_a_key(worker: asyncio.subprocess.Process, perdure: Command) -> None:
+    """The key says which object; without one it is refused before anything is sent."""
+    await start_of(perdure)
+    await perdure("send", "Basket/put", '"tea"', "--key", "ada")
+    assert (await perdure("call", "Basket/put", '"cake"', "--key", "ada")).stdout == '["ada","tea","cake"]\n'
+    assert (await perdure("call", "Basket/put", '"tea"', "--key", "ben")).stdout == '["ben","tea"]\n'
+    nobodys = await perdure("call", "Basket/put", '"tea"')
+    assert nobodys.exit_code == 2
+    assert "handler of an object" in nobodys.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -24,13 +24,13 @@ async def test_topics_are_created_once(shop: str, places: None, perdure: Command
     """Every topic of the application, with the partitions asked for; the second time they are as they were."""
     created = await perdure("topics", "create", shop, "--partitions", "3", "--json")
     assert created.exit_code == 0, created.stderr
-    names = [f"{namespace}.Shop", f"{namespace}.Shop.resume", f"{namespace}.dead"]
+    names = [f"{namespace}.{name}" for name in ("Basket", "Basket.resume", "Shop", "Shop.resume", "dead")]
     assert orjson.loads(created.stdout) == {"created": names, "existing": []}
     again = await perdure("topics", "create", shop)
     assert again.stdout.splitlines()[1:] == [f"{name}\texisted" for name in names]
     examined = await perdure("doctor", shop, "--json")
     found = [finding["found"] for finding in orjson.loads(examined.stdout) if finding["what"] == "topic"]
-    assert found == [f"{names[0]}: 3 partitions", f"{names[1]}: 3 partitions", f"{names[2]}: 1 partition"]
+    assert found == [*(f"{name}: 3 partitions" for name in names[:-1]), f"{names[-1]}: 1 partition"]
     assert examined.exit_code == 0
 
 
