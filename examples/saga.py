@@ -1,7 +1,8 @@
 """Book a trip in three steps; when one of them fails for good, undo those that are done, newest first.
 
 The compensations are steps like any other: they survive crashes, are retried until they succeed, and are never done
-twice once they are recorded. Run it with `perdure dev examples.saga:application`.
+twice once they are recorded. Run it with `perdure dev examples.saga:application`, and then
+`perdure call Trips/book '{"destination": "Oslo"}'`, or with `"sold_out": "hotel"`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How one step is retried: with the invocation, by a policy of its own, after a delay that it names, or not at all.
 
-Run it with `perdure dev examples.step_retries:application`.
+Run it with `perdure dev examples.step_retries:application`, and then
+`perdure call Weather/patiently '{"place": "Oslo", "failures": 2}'`.
 """
 
 from __future__ import annotations

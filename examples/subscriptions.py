@@ -1,6 +1,7 @@
 """Charge a card once, then start one subscription after the other, some of whose providers fail at first.
 
-Run it with `perdure dev examples.subscriptions:application`, or let `make demo` kill its worker in the middle.
+Run it with `perdure dev examples.subscriptions:application`, or let `make demo` kill its worker in the middle. Try
+`perdure call SubscriptionService/add '{"user_id": "ada", "credit_card": "4111", "subscriptions": ["news"]}'`.
 """
 
 from __future__ import annotations

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from examples.ledger import Ledger
 from examples.saga import Trip, application, book
 from perdure import TerminalError
 
-from .conftest import Running
-
-PATIENCE = timedelta(seconds=20)
-
-both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
+from .conftest import PATIENCE, Running, both_ways
 
 
 @both_ways

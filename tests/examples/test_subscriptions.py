@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
 
 import pytest
 
@@ -11,11 +10,7 @@ from examples.ledger import Ledger
 from examples.subscriptions import AddRequest, add, application
 from perdure import TerminalError
 
-from .conftest import Running
-
-PATIENCE = timedelta(seconds=20)
-
-both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
+from .conftest import PATIENCE, Running, both_ways
 
 
 @both_ways
