@@ -32,13 +32,21 @@ class WorkerProcess:
         environment: Its variables, in addition to this process's own.
         log_path: Where its output goes.
         flags: Of the command, such as `--processes 2`.
+        target: The application.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, log_path: Path, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        log_path: Path,
+        flags: tuple[str, ...] = (),
+        target: str = TARGET,
+    ) -> None:
         self.log_path = log_path
         self.pid = 0
         self._environment = {**os.environ, **environment}
-        self._command = [sys.executable, "-m", "perdure", "worker", TARGET, *flags]
+        self._command = [sys.executable, "-m", "perdure", "worker", target, *flags]
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:

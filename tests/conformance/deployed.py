@@ -1,0 +1,125 @@
+"""A deployment that the scenarios of one matrix point share: engines, a client, hands from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from perdure import Handle
+from perdure.journal.store import Due
+from perdure.schemas.ids import InvocationId, id_of_workflow
+from perdure.worker.client import Client
+from perdure.worker.envelope import NOTHING
+from perdure.worker.handler import handler_of
+from perdure.worker.settings import Settings
+from tests.integration.deployment import PATIENCE, Deployment
+from tests.waiting import wait_until
+
+from .application import application
+from .contract_objects import has_awakeable
+from .outside import Outside
+
+Result = TypeVar("Result")
+
+
+class Point(NamedTuple):
+    """One point of the matrix."""
+
+    always_replay: bool
+    workers: int
+
+    def __str__(self) -> str:
+        """As test ids and the report name it."""
+        mode = "replay" if self.always_replay else "plain"
+        return f"{mode}-{self.workers}"
+
+
+POINTS = [Point(always_replay, workers) for workers in (1, 3) for always_replay in (False, True)]
+
+
+class Deployed:
+    """What a scenario has at hand.
+
+    Args:
+        point: Where in the matrix.
+        client: Of the namespace.
+        outside: Hands on its invocations.
+    """
+
+    def __init__(self, point: Point, deployment: Deployment, *, client: Client, outside: Outside) -> None:
+        self.point = point
+        self.deployment = deployment
+        self.client = client
+        self.outside = outside
+        self._numbers = itertools.count()
+
+    def key(self) -> str:
+        """A key that no other scenario uses."""
+        return f"{self.point}-{next(self._numbers)}"
+
+    async def call(
+        self, target: Callable[..., Awaitable[Result]], argument: object = NOTHING, *, key: str | None = None
+    ) -> Result:
+        """Invoke a handler and return its result."""
+        untyped: Any = target
+        result: Result = await self.client.call(untyped, argument, key=key, timeout=PATIENCE)
+        return result
+
+    async def send(
+        self,
+        target: Callable[..., Awaitable[Result]],
+        argument: object = NOTHING,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Handle[Result]:
+        """Invoke a handler, and return once it is admitted."""
+        untyped: Any = target
+        handle: Handle[Result] = await self.client.send(
+            untyped, argument, key=key, idempotency_key=idempotency_key, headers=headers
+        )
+        await self.outside.known(handle.invocation_id)
+        return handle
+
+    async def submit(
+        self, main: Callable[..., Awaitable[Any]], argument: object = NOTHING, *, key: str
+    ) -> InvocationId:
+        """Start a workflow, or find that it was started, and return the id of its one run."""
+        untyped: Any = main
+        await self.client.send(untyped, argument, key=key)
+        invocation_id = id_of_workflow(handler_of(main).service, key)
+        await self.outside.known(invocation_id)
+        return invocation_id
+
+    async def result(self, invocation_id: str) -> Any:
+        """The result of any invocation that is admitted."""
+        return await self.client.result(invocation_id, timeout=PATIENCE)
+
+    async def held(self, key: str) -> None:
+        """Wait until the AwakeableHolder of that key has an awakeable."""
+
+        async def holds() -> bool:
+            return await self.call(has_awakeable, key=key)
+
+        await wait_until(holds, description=f"AwakeableHolder/{key} has an awakeable")
+
+
+@contextlib.asynccontextmanager
+async def deploy(settings: Settings, point: Point) -> AsyncIterator[Deployed]:
+    """Run the conformance application on so many workers while the block runs."""
+    deployment = Deployment(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        engines = [
+            await stack.enter_async_context(deployment.worker(application, worker_id=f"worker-{number}"))
+            for number in range(point.workers)
+        ]
+        client = await stack.enter_async_context(deployment.client())
+        store = await stack.enter_async_context(deployment.store())
+
+        def on_due(due: Sequence[Due]) -> None:
+            engines[0]._due(due)
+
+        yield Deployed(point, deployment, client=client, outside=Outside(store, on_due=on_due))
