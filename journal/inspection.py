@@ -73,7 +73,7 @@ class InvocationView(NamedTuple):
         """As values of JSON; `result` or `failure` only where there is an outcome."""
         fields = self._asdict()
         outcome = fields.pop("outcome")
-        return fields | ({} if outcome is None else _outcome_json(outcome))
+        return fields | ({} if outcome is None else outcome_json(outcome))
 
 
 class Row(NamedTuple):
@@ -156,7 +156,7 @@ def entry_json(positioned: Positioned) -> dict[str, Any]:
     for name, value in fields.items():
         match name:
             case "outcome":
-                shown |= _outcome_json(value)
+                shown |= outcome_json(value)
             case "value":
                 shown["argument" if isinstance(entry, Input | Call | Send) else "value"] = payload_json(value)
             case "headers":
@@ -279,7 +279,8 @@ def _one_line(text: str, bytes_max: int) -> str:
     return preview(text.encode("utf-8", "replace"), bytes_max=bytes_max)
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return `result` or `failure`, as values of JSON."""
     match outcome:
         case Success(value):
             return {"result": payload_json(value)}

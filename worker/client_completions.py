@@ -92,13 +92,21 @@ class ClientCompletions(ClientConnection):
             TerminalError: It was rejected.
             UsageError: The workflow or the key cannot be one.
         """
-        found = await self._store.peek_promise(_target(workflow, key), name)
-        if found is None:
+        outcome = await self.promise_outcome(workflow, key, name)
+        if outcome is None:
             return None
-        outcome = self._opened(found.outcome)
         if isinstance(outcome, Success):
-            return self._read(outcome.value, serde, type_hint, what=f"The value of promise {name!r}")
+            return self._value(outcome.value, serde, type_hint, what=f"The value of promise {name!r}")
         raise outcome.to_error()
+
+    async def promise_outcome(self, workflow: Named, key: str, name: str) -> Outcome | None:
+        """What a workflow's promise was completed with, without judging it; `None` while it is open.
+
+        Raises:
+            UsageError: The workflow or the key cannot be one.
+        """
+        found = await self._store.peek_promise(_target(workflow, key), name)
+        return None if found is None else self._opened(found.outcome)
 
     async def resolve_promise(
         self,

@@ -125,7 +125,10 @@ class ClientConnection:
         return raw if self._sealer is None else self._sealer.seal(raw)
 
     def _read(self, raw: bytes, serde: Serde[Any], type_hint: Any, *, what: str) -> Any:
-        payload = raw if self._sealer is None else self._sealer.open(raw)
+        return self._value(raw if self._sealer is None else self._sealer.open(raw), serde, type_hint, what=what)
+
+    @staticmethod
+    def _value(payload: bytes, serde: Serde[Any], type_hint: Any, *, what: str) -> Any:
         if type_hint is None and serde is DEFAULT_SERDE:
             return untyped_result_of(Success(payload))
         return decode_value(typed(serde, type_hint), payload, what=what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -12,7 +13,7 @@ from perdure.journal.restarting import kept_entries
 from perdure.journal.selection import InvocationFilter
 from perdure.journal.store import Delivery, Restart
 from perdure.schemas.entries import Cancelled, Failure, Input, Output
-from perdure.schemas.errors import ConflictError, InvocationNotFoundError, PerdureError, UsageError
+from perdure.schemas.errors import ConflictError, PerdureError, UsageError
 from perdure.schemas.ids import InvocationId, id_of_restart, place_of
 
 from .client_connection import ClientConnection, unknown
@@ -60,8 +61,8 @@ class Bulk:
     """What came of a request for many.
 
     Attributes:
-        chosen: Whom the filter meant.
-        results: What came of each, in that order; empty after a dry run.
+        chosen: Whom a filter meant.
+        results: What came of each that was not refused, in that order; empty after a dry run.
         errors: Why it was refused, by id.
         more: Whether there are more than the bound; ask again.
     """
@@ -201,8 +202,8 @@ class ClientControls(ClientConnection):
             return Control(invocation_id, True)
         return Control(invocation_id, False, delivery.status or delivery.result)
 
-    async def control(self, action: Action, invocation_id: str) -> Control:
-        """Do one of these things, by its name.
+    async def control(self, action: Action, invocation_id: str, *, keep: int = 0) -> Control:
+        """Do one of these things, by its name; `keep` is for a restart.
 
         Raises:
             UsageError: There is no such action; else as the method of that name.
@@ -219,7 +220,7 @@ class ClientControls(ClientConnection):
             case "purge":
                 return await self.purge(invocation_id)
             case "restart":
-                return await self.restart_as_new(invocation_id)
+                return await self.restart_as_new(invocation_id, keep=keep)
         raise UsageError(f"There is no action {action!r}: they are {', '.join(get_args(Action))}.")
 
     async def control_many(
@@ -255,23 +256,29 @@ class ClientControls(ClientConnection):
         views = tuple(found.values())[:limit]
         if dry_run:
             return Bulk(views, (), {}, more)
-        results, errors = await self._all(action, [view.id for view in views])
-        return Bulk(views, tuple(results), errors, more)
+        return replace(await self.control_each(action, [view.id for view in views]), chosen=views, more=more)
 
-    async def _all(self, action: Action, ids: list[str]) -> tuple[list[Control], dict[str, str]]:
+    async def control_each(self, action: Action, invocation_ids: Sequence[str], *, keep: int = 0) -> Bulk:
+        """Do the same to each of these; `keep` is for a restart.
+
+        Raises:
+            UsageError: There is no such action.
+        """
+        if action not in _MEANT:
+            raise UsageError(f"There is no action {action!r}: they are {', '.join(_MEANT)}.")
         results: list[Control] = []
         errors: dict[str, str] = {}
-        for start in range(0, len(ids), AT_ONCE):
-            some = ids[start : start + AT_ONCE]
-            answers = await asyncio.gather(*(self.control(action, each) for each in some), return_exceptions=True)
+        for start in range(0, len(invocation_ids), AT_ONCE):
+            some = invocation_ids[start : start + AT_ONCE]
+            answers = await asyncio.gather(
+                *(self.control(action, each, keep=keep) for each in some), return_exceptions=True
+            )
             for invocation_id, answer in zip(some, answers, strict=True):
                 match answer:
                     case Control():
                         results.append(answer)
-                    case InvocationNotFoundError():
-                        results.append(Control(invocation_id, False, "gone"))
                     case PerdureError():
                         errors[invocation_id] = str(answer)
                     case _:
                         raise answer
-        return results, errors
+        return Bulk((), tuple(results), errors, False)

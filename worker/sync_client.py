@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Required, Self, TypedDict, TypeVar, Unpa
 from perdure.journal.inspection import InvocationView
 from perdure.journal.listing import InvocationPage
 from perdure.journal.selection import InvocationFilter
-from perdure.schemas.entries import Positioned
+from perdure.schemas.entries import Outcome, Positioned
 from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId
 
@@ -284,9 +284,13 @@ class SyncClient:
         """See `Client.restart_as_new`."""
         return self.run(self._client.restart_as_new(invocation_id, keep=keep, new_id=new_id))
 
-    def control(self, action: Action, invocation_id: str) -> Control:
+    def control(self, action: Action, invocation_id: str, *, keep: int = 0) -> Control:
         """See `Client.control`."""
-        return self.run(self._client.control(action, invocation_id))
+        return self.run(self._client.control(action, invocation_id, keep=keep))
+
+    def control_each(self, action: Action, invocation_ids: Sequence[str], *, keep: int = 0) -> Bulk:
+        """See `Client.control_each`."""
+        return self.run(self._client.control_each(action, invocation_ids, keep=keep))
 
     def control_many(
         self, action: Action, chosen: InvocationFilter, *, limit: int = 1_000, dry_run: bool = False
@@ -328,6 +332,10 @@ class SyncClient:
     ) -> Any:
         """See `Client.peek_promise`."""
         return self.run(self._client.peek_promise(workflow, key, name, serde, type_hint))
+
+    def promise_outcome(self, workflow: Named, key: str, name: str) -> Outcome | None:
+        """See `Client.promise_outcome`."""
+        return self.run(self._client.promise_outcome(workflow, key, name))
 
     def resolve_promise(
         self,

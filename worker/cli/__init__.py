@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import typer
 
+from .completion_commands import awakeable, promise, signal
+from .dead_commands import group as dead
 from .development import dev
 from .diagnosis import doctor
 from .invocation_commands import group as invocations
 from .journal_commands import group as journal
 from .sending import call, send
+from .state_commands import group as state
 from .topic_commands import group as topics
 from .worker_command import worker
 
@@ -31,6 +34,11 @@ app.command("send")(send)
 app.command("call")(call)
 app.add_typer(invocations, name="invocations")
 app.add_typer(journal, name="journal")
+app.add_typer(awakeable, name="awakeable")
+app.add_typer(signal, name="signal")
+app.add_typer(promise, name="promise")
+app.add_typer(state, name="state")
+app.add_typer(dead, name="dead")
 app.add_typer(topics, name="topics")
 app.command("doctor")(doctor)
 

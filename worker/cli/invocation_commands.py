@@ -1,4 +1,4 @@
-"""`perdure invocations list` and `perdure invocations show`."""
+"""`perdure invocations list` and `perdure invocations show`; the group of what operates them, too."""
 
 from __future__ import annotations
 
@@ -6,56 +6,70 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .control_commands import add_controls
 from .failures import reported
+from .filters import (
+    AtMost,
+    OfFailure,
+    OfHandler,
+    OfKey,
+    OfService,
+    OfStatus,
+    OlderThan,
+    YoungerThan,
+    read_filter,
+)
 from .flags import AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
-from .output import print_fields, print_json, print_table, time_text
+from .output import note, print_fields, print_json, print_table, time_text
 
 if TYPE_CHECKING:
     from perdure.journal.inspection import InvocationView
+    from perdure.journal.listing import InvocationPage
     from perdure.journal.redis_store import RedisStore
 
-LIST_MAX = 10_000
-"""More than anyone reads; each one is a hash to fetch."""
+COLUMNS = ("id", "target", "key", "status", "attempts", "failures", "entries", "admitted", "worker", "last failure")
 
-COLUMNS = ("id", "target", "status", "attempts", "failures", "entries", "admitted", "worker", "last failure")
-
-group = typer.Typer(help="Look at invocations.", no_args_is_help=True)
+group = typer.Typer(help="Look at invocations, and operate them.", no_args_is_help=True)
+add_controls(group)
 
 
 @group.command("list")
 @reported
 def list_invocations(
-    status: Annotated[
-        list[str] | None, typer.Option(help="Only of this status, such as paused. Repeatable; all without it.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=LIST_MAX, help="At most so many of each status.")] = 50,
+    status: OfStatus = None,
+    service: OfService = None,
+    handler: OfHandler = None,
+    key: OfKey = None,
+    older_than: OlderThan = None,
+    younger_than: YoungerThan = None,
+    failure: OfFailure = None,
+    limit: AtMost = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before said that it goes on.")] = None,
     as_json: AsJson = False,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
-    """List invocations by status, the newest of each first."""
-    from perdure.journal.inspection import view_of
-    from perdure.journal.keys import STATUSES
-    from perdure.schemas.errors import UsageError
+    """List invocations status by status, the newest of each first."""
+    from perdure.journal.listing import list_page
+    from perdure.worker.clock import SystemClock
 
     from .reading import look
 
-    unknown = sorted(set(status or ()) - set(STATUSES))
-    if unknown:
-        raise UsageError(f"There is no status {unknown[0]!r}: they are {', '.join(STATUSES)}.")
+    chosen = read_filter(status, service, handler, key, older_than, younger_than, failure)
     settings = settings_with(redis_url=redis_url, namespace=namespace)
 
-    async def question(store: RedisStore) -> list[InvocationView]:
-        chosen = [name for name in STATUSES if not status or name in status]
-        summaries = [s for name in chosen for s in await store.list_invocations(name, invocations_max=limit)]
-        # One that moved on between two looks would come twice.
-        return list({summary.invocation_id: view_of(summary) for summary in summaries}.values())
+    async def question(store: RedisStore) -> InvocationPage:
+        return await list_page(store, chosen, now_ms=SystemClock().now_ms(), limit=limit, cursor=cursor)
 
-    views = look(settings, question)
+    page = look(settings, question)
+    # One that moved on between two looks would come twice.
+    views = list({view.id: view for view in page.invocations}.values())
     if as_json:
         print_json([view.to_json() for view in views])
-        return
-    print_table(COLUMNS, [_cells(view) for view in views])
+    else:
+        print_table(COLUMNS, [_cells(view) for view in views])
+    if page.cursor is not None:
+        note(f"There may be more: --cursor {page.cursor}")
 
 
 @group.command("show")
@@ -84,4 +98,4 @@ def show_invocation(
 def _cells(view: InvocationView) -> tuple[object, ...]:
     admitted = time_text(view.admitted_at_ms)
     counts = (view.attempts, view.failures, view.entries)
-    return (view.id, view.target, view.status, *counts, admitted, view.worker, view.last_failure)
+    return (view.id, view.target, view.key, view.status, *counts, admitted, view.worker, view.last_failure)

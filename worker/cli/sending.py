@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .failures import reported
 from .flags import AsJson, BootstrapServers, Namespace, RedisUrl, settings_with
-from .output import clean, note, print_json
+from .output import note, print_json
+
+if TYPE_CHECKING:
+    from perdure.worker.client_handle import Handle
 
 Handler = Annotated[str, typer.Argument(metavar="SERVICE/HANDLER", help="Such as SubscriptionService/add.")]
 Argument = Annotated[
     str | None, typer.Argument(metavar="[JSON]", help="The argument; - reads it from stdin; nothing: there is none.")
 ]
+Key = Annotated[str | None, typer.Option(help="Of the object or workflow.")]
 IdempotencyKey = Annotated[str | None, typer.Option(help="A name of your own: sending it again does nothing.")]
 Key = Annotated[str | None, typer.Option(help="Which object or workflow, where the handler is of one.")]
 Headers = Annotated[list[str] | None, typer.Option("--header", help="name=value, for the handler. Repeatable.")]
@@ -46,25 +50,28 @@ def send(
     headers = read_headers(header or [])
     wait = None if delay is None else read_duration(delay, flag="--delay")
 
-    async def run() -> str:
+    async def run() -> Handle[Any]:
         async with Client(settings) as client:
-            handle = await client.send(
+            return await client.send(
                 target,
                 value,
                 key=key,
                 id=id,
+                key=key,
                 idempotency_key=idempotency_key,
                 delay=wait,
                 headers=headers,
                 reply_to=reply_to,
             )
-            return handle.invocation_id
 
-    invocation_id = asyncio.run(run())
+    handle = asyncio.run(run())
+    invocation_id = handle.invocation_id
     if as_json:
-        print_json({"id": invocation_id})
+        print_json({"id": invocation_id, "already_accepted": handle.already_accepted})
         return
     typer.echo(invocation_id)
+    if handle.already_accepted:
+        note("It was accepted before; nothing was sent.")
     if sys.stdout.isatty():
         note(f"Look at it with: perdure journal show {invocation_id}")
 
@@ -83,9 +90,8 @@ def call(
 ) -> None:
     """Have a handler run, wait, and print its result as JSON."""
     from perdure.worker.client import Client
-    from perdure.worker.serde import JSON
 
-    from .values import read_duration, read_headers
+    from .values import print_value, read_duration, read_headers
 
     settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace)
     value = _argument(argument)
@@ -99,19 +105,12 @@ def call(
             )
 
     result = asyncio.run(run())
-    if isinstance(result, bytes):
-        note(f"The result is not JSON but {len(result)} bytes; as text:")
-        typer.echo(clean(result.decode("utf-8", "replace")))
-        return
-    # Written by the serde, which loses no digit.
-    typer.echo(JSON.serialize(result).decode())
+    print_value(result)
 
 
 def _argument(text: str | None) -> Any:
     from perdure.worker.envelope import NOTHING
 
-    from .values import read_json
+    from .values import read_value
 
-    if text is None:
-        return NOTHING
-    return read_json(sys.stdin.read() if text == "-" else text)
+    return NOTHING if text is None else read_value(text)

@@ -1,14 +1,19 @@
-"""PURE. Reading what people type: durations, JSON, headers."""
+"""Reading what people type: durations, JSON, headers; and printing a value."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
+import typer
+
 from perdure.schemas.errors import SerdeError, UsageError
 from perdure.worker.serde import JSON
+
+from .output import clean, note
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)")
@@ -39,6 +44,26 @@ def read_json(text: str) -> Any:
         return JSON.deserialize(text.encode()) if text.strip() else _no_json(text, "it is empty")
     except SerdeError as error:
         return _no_json(text, str(error))
+
+
+def read_value(text: str | None) -> Any:
+    """Read a value: JSON, `-` for what stdin holds, nothing for null.
+
+    Raises:
+        UsageError: It is not JSON.
+    """
+    if text is None:
+        return None
+    return read_json(sys.stdin.read() if text == "-" else text)
+
+
+def print_value(value: Any) -> None:
+    """Print a value as JSON, with all its digits; bytes that are none as text, with a note."""
+    if isinstance(value, bytes):
+        note(f"The value is not JSON but {len(value)} bytes; as text:")
+        typer.echo(clean(value.decode("utf-8", "replace")))
+        return
+    typer.echo(JSON.serialize(value).decode())
 
 
 def read_headers(texts: Sequence[str]) -> dict[str, str]:

@@ -27,8 +27,8 @@ async def test_what_happened_can_be_read(worker: asyncio.subprocess.Process, per
 
     listed = await perdure("invocations", "list", "--status", "running")
     header, row = listed.stdout.splitlines()
-    assert header.split("\t")[:3] == ["id", "target", "status"]
-    assert row.split("\t")[:3] == [sent, "Shop/wait_for", "running"]
+    assert header.split("\t")[:4] == ["id", "target", "key", "status"]
+    assert row.split("\t")[:4] == [sent, "Shop/wait_for", "", "running"]
 
     following = asyncio.create_task(perdure("journal", "show", sent, "--follow", "--json"))
     gate.touch()
