@@ -48,7 +48,7 @@ from .topics import service_topic
 logger = logging.getLogger(__name__)
 
 UNKNOWN_MS_MAX = 3_600_000
-"""So long a cancellation is repeated for a callee that is not known yet: its record may wait in Kafka."""
+"""So long a cancellation or a kill is repeated for somebody who is not known yet: the record may wait in Kafka."""
 
 
 class Dispatcher:
@@ -140,7 +140,8 @@ class Dispatcher:
         return delivery.result != "gap"
 
     async def kill_callees(self, origin: InvocationId) -> None:
-        """Kill everything that a killed invocation called and that has not answered."""
+        """Kill everything that a killed invocation called and that has not answered; again later what is not known."""
+        reached = True
         entries = await self._store.read_journal(origin)
         answered = {row.entry.command_index for row in entries if isinstance(row.entry, Completion)}
         for row in entries:
@@ -148,7 +149,9 @@ class Dispatcher:
                 killed = Output(self._clock.now_ms(), Failure(409, "killed with its caller"))
                 delivery = await self._store.kill(row.entry.invocation_id, killed)
                 self._on_due(delivery.due)
-        await self._store.acknowledge(origin, cascade=True)
+                reached = self._reached(delivery, row.entry.at_ms) and reached
+        if reached:
+            await self._store.acknowledge(origin, cascade=True)
 
     async def _send(self, origin: InvocationId, position: int, entry: Entry, target: str) -> None:
         match entry:
@@ -158,13 +161,10 @@ class Dispatcher:
                 reached = await self._attach(origin, position, entry)
             case Resolve():
                 reached = await self._resolve(origin, entry)
-            case CancelOther(index, _, invocation_id):
-                await self._cancel(invocation_id, once=f"x:{origin}:{index}")
-                reached = True
+            case CancelOther(index, at_ms, invocation_id):
+                reached = self._reached(await self._cancel(invocation_id, once=f"x:{origin}:{index}"), at_ms)
             case CancelChild(at_ms, cause, invocation_id):
-                delivery = await self._cancel(invocation_id, once=f"x:{origin}:c{cause}")
-                known = delivery.result != "unknown"
-                reached = known or self._clock.now_ms() - at_ms > UNKNOWN_MS_MAX
+                reached = self._reached(await self._cancel(invocation_id, once=f"x:{origin}:c{cause}"), at_ms)
             case PromiseWait(index, _, name):
                 workflow = target or await self._target_of(origin)
                 told = await self._store.await_promise(workflow, name, origin, index)
@@ -287,6 +287,10 @@ class Dispatcher:
         )
         self._on_due(delivery.due)
         return delivery
+
+    def _reached(self, delivery: Delivery, at_ms: int) -> bool:
+        """Whether nothing is left to do: whom it is for may come to be known until long after `at_ms`."""
+        return delivery.result != "unknown" or self._clock.now_ms() - at_ms > UNKNOWN_MS_MAX
 
     async def _claim(self, due: ResumeDue) -> None:
         lease = Lease(due.invocation_id, due.epoch + 1, self._new_token(), self._worker)

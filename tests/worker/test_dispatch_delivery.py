@@ -1,0 +1,286 @@
+"""What goes into the journals of others: answers, cancellations, promises, kills: `perdure.worker.dispatch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from perdure.journal.store import (
+    Caller,
+    CascadeDue,
+    HintDue,
+    Lease,
+    ReplyDue,
+)
+from perdure.schemas.commands import Awakeable, CancelOther, PromiseWait, Resolve
+from perdure.schemas.entries import (
+    CancelChild,
+    Cancelled,
+    Completion,
+    Entry,
+    Failure,
+    Input,
+    Outcome,
+    Output,
+    Signalled,
+)
+from perdure.schemas.ids import InvocationId, id_of_workflow
+from perdure.schemas.limits import WAITERS_MAX
+from perdure.worker.dispatch import UNKNOWN_MS_MAX
+from tests.worker.dispatch_scene import ONE, UNKNOWN, Scene
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    """A dispatcher over a store in memory."""
+    return Scene()
+
+
+async def test_awakeables_are_completed_where_they_wait(scene: Scene) -> None:
+    """The first completion counts; a repeat and a late one change nothing, and all of them are done."""
+    origin, waiting = await scene.admitted(), await scene.admitted()
+    await scene.write(waiting, Awakeable(0, 1))
+    outcomes: list[Outcome] = [ONE, Failure(500, "too late")]
+    for index, outcome in enumerate(outcomes):
+        await scene.send(origin, Resolve(index, 1, waiting.invocation_id, 0, "", outcome))
+    assert await scene.answers(waiting) == [(0, ONE)]
+    assert await scene.owed(origin) == 0
+    assert scene.due == [HintDue("another", waiting.invocation_id)]
+
+
+async def test_signals_are_delivered_once_for_each_command(scene: Scene) -> None:
+    """Two commands are two signals; one that is sent again is known."""
+    origin, waiting = await scene.admitted(), await scene.admitted()
+    for index in range(2):
+        position = await scene.send(origin, Resolve(index, 1, waiting.invocation_id, -1, "go", ONE))
+        scene.dispatcher.send(origin.invocation_id, position, Resolve(index, 1, waiting.invocation_id, -1, "go", ONE))
+        await scene.settle()
+    found = await scene.entries(waiting.invocation_id)
+    assert [(entry.name, entry.outcome) for entry in found if isinstance(entry, Signalled)] == [("go", ONE)] * 2
+    assert await scene.owed(origin) == 0
+
+
+@pytest.mark.parametrize("name", ["", "go"])
+async def test_answers_to_unknown_invocations_are_dropped(scene: Scene, name: str) -> None:
+    """What is kept no longer wants no answers; they do not stay in `due`."""
+    origin = await scene.admitted()
+    await scene.send(origin, Resolve(0, 1, UNKNOWN, 0, name, ONE))
+    assert await scene.owed(origin) == 0
+    assert await scene.memory.read_invocation(UNKNOWN) is None
+
+
+def cancellation(scene: Scene, invocation_id: InvocationId, *, of_a_child: bool) -> Entry:
+    """A handler's cancellation of another invocation, or one that goes on to a callee."""
+    at_ms = scene.clock.now_ms()
+    return CancelChild(at_ms, 2, invocation_id) if of_a_child else CancelOther(0, at_ms, invocation_id)
+
+
+WHOM = pytest.mark.parametrize("of_a_child", [False, True])
+
+
+@WHOM
+async def test_cancellations_are_delivered_once(scene: Scene, of_a_child: bool) -> None:
+    """One that is sent again, because its acknowledgement was lost, is known."""
+    origin, other = await scene.admitted(), await scene.admitted()
+    entry = cancellation(scene, other.invocation_id, of_a_child=of_a_child)
+    position = await scene.send(origin, entry)
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    found = await scene.entries(other.invocation_id)
+    assert [type(entry) for entry in found] == [Cancelled]
+    assert scene.due == [HintDue("another", other.invocation_id)]
+    assert await scene.owed(origin) == 0
+
+
+@WHOM
+async def test_a_cancelled_pending_invocation_tells_its_callers(scene: Scene, of_a_child: bool) -> None:
+    """What had not begun ends at once; who waits for it is to be told, which the dispatcher passes on."""
+    await scene.admitted("O", "change", "k", mode="exclusive")
+    origin = await scene.admitted()
+    entry = scene.call(origin, 0, service="O", handler="change", key="k")
+    position = await scene.send(origin, entry)
+    await scene.send(origin, cancellation(scene, entry.invocation_id, of_a_child=of_a_child))
+    (due,) = scene.due
+    assert isinstance(due, ReplyDue)
+    assert due.callers == [Caller(origin.invocation_id, 0, position)]
+    assert due.outcome == Failure(409, "cancelled")
+
+
+@WHOM
+async def test_a_cancellation_of_what_is_not_known_yet_is_repeated(scene: Scene, of_a_child: bool) -> None:
+    """Its record may wait in Kafka; after `UNKNOWN_MS_MAX` it is taken for gone."""
+    origin = await scene.admitted()
+    entry = cancellation(scene, UNKNOWN, of_a_child=of_a_child)
+    position = await scene.send(origin, entry)
+    scene.clock.skip(UNKNOWN_MS_MAX - 1_000)
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    assert await scene.owed(origin) == 1
+    scene.clock.skip(2_000)
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    assert await scene.owed(origin) == 0
+
+
+@WHOM
+async def test_a_cancellation_reaches_what_comes_to_be_known(scene: Scene, of_a_child: bool) -> None:
+    """A callee whose record came late is cancelled all the same."""
+    origin = await scene.admitted()
+    entry = cancellation(scene, UNKNOWN, of_a_child=of_a_child)
+    position = await scene.send(origin, entry)
+    assert await scene.owed(origin) == 1
+    await scene.admitted(invocation_id=UNKNOWN)
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    assert [type(entry) for entry in await scene.entries(UNKNOWN)] == [Cancelled]
+    assert await scene.owed(origin) == 0
+
+
+@pytest.mark.parametrize("where", [{"target": "W/k"}, {}])
+async def test_waits_for_promises_are_answered_when_they_are_completed(scene: Scene, where: dict[str, str]) -> None:
+    """The workflow is that of the journal, also where only its id is known, as after a sweep."""
+    origin = await scene.admitted("W", "main", "k", mode="main", invocation_id=id_of_workflow("W", "k"))
+    await scene.send(origin, PromiseWait(0, 1, "p"), **where)
+    assert (await scene.answers(origin), await scene.owed(origin)) == ([], 0)
+    await scene.memory.complete_promise("W/k", "p", ONE, by="somebody")
+    assert await scene.answers(origin) == [(0, ONE)]
+    await scene.send(origin, PromiseWait(1, 1, "p"), **where)
+    assert await scene.answers(origin) == [(0, ONE), (1, ONE)]
+    assert scene.due == [HintDue("another", origin.invocation_id)]
+
+
+async def test_a_promise_for_which_too_many_wait_is_asked_again(scene: Scene) -> None:
+    """The wait stays in `due`, or nobody would ever answer it."""
+    origin = await scene.admitted("W", "main", "k", mode="main", invocation_id=id_of_workflow("W", "k"))
+    for index in range(WAITERS_MAX):
+        await scene.memory.await_promise("W/k", "p", origin.invocation_id, index + 1)
+    position = await scene.send(origin, PromiseWait(0, 1, "p"), target="W/k")
+    assert await scene.owed(origin) == 1
+    await scene.memory.complete_promise("W/k", "p", ONE, by="somebody")
+    scene.dispatcher.send(origin.invocation_id, position, PromiseWait(0, 1, "p"), target="W/k")
+    await scene.settle()
+    assert await scene.owed(origin) == 0
+    assert (0, ONE) in await scene.answers(origin)
+
+
+async def test_what_is_sent_in_one_turn_is_acknowledged_together(scene: Scene) -> None:
+    """One write for each journal, not for each entry."""
+    origins = [await scene.admitted(), await scene.admitted()]
+    for origin in origins:
+        sent = [scene.sending(origin, index) for index in range(3)]
+        position = await scene.write(origin, *sent)
+        for at, entry in enumerate(sent):
+            scene.dispatcher.send(origin.invocation_id, position + at, entry)
+    await scene.settle()
+    assert scene.store.acknowledged == [(origin.invocation_id, [2, 3, 4]) for origin in origins]
+    assert len(scene.claims) == 6
+
+
+async def test_what_cannot_be_sent_is_said_and_dropped(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """An entry that nothing knows how to send would be told again for ever."""
+    origin = await scene.admitted()
+    scene.dispatcher.send(origin.invocation_id, 1, Input(1, "w", (), b""))
+    await scene.settle()
+    assert "is nothing that can be sent: 'Input'" in caplog.text
+    assert scene.store.acknowledged == [(origin.invocation_id, [1])]
+
+
+async def test_outcomes_are_told_to_callers(scene: Scene) -> None:
+    """To those that wait, once; those that have ended or are gone cannot be told and hold up nobody."""
+    waiting, ended = await scene.admitted(), await scene.admitted()
+    position = await scene.write(waiting, scene.call(waiting, 4))
+    await scene.complete(ended, ONE)
+    callers = [
+        Caller(waiting.invocation_id, 4, position),
+        Caller(ended.invocation_id, 0, 1),
+        Caller(UNKNOWN, 0, 2),
+    ]
+    assert await scene.dispatcher.tell(callers, ONE) is True
+    assert await scene.dispatcher.tell(callers, ONE) is True
+    assert await scene.answers(waiting) == [(4, ONE)]
+    assert scene.due == [HintDue("another", waiting.invocation_id)]
+
+
+async def test_a_caller_whose_journal_lost_the_call_is_told_again(scene: Scene) -> None:
+    """After a failover its next attempt makes the call again; until then the outcome is kept for it."""
+    origin, other = await scene.admitted(), await scene.admitted()
+    position = await scene.write(other, scene.call(other))
+    callers = [Caller(origin.invocation_id, 0, 2), Caller(other.invocation_id, 0, position)]
+    assert await scene.dispatcher.tell(callers, ONE) is False
+    assert await scene.answers(other) == [(0, ONE)]
+    await scene.write(origin, scene.call(origin))
+    assert await scene.dispatcher.tell(callers, ONE) is True
+    assert await scene.answers(origin) == [(0, ONE)]
+
+
+async def killed(scene: Scene, *entries: Entry, origin: Lease | None = None) -> Lease:
+    """An invocation that was killed after it had written that."""
+    lease = origin or await scene.admitted()
+    position = await scene.write(lease, *entries)
+    await scene.memory.acknowledge(lease.invocation_id, sent=range(position, position + len(entries)))
+    await scene.memory.kill(lease.invocation_id, Output(1, Failure(409, "killed")))
+    return lease
+
+
+async def cascades(scene: Scene) -> Sequence[CascadeDue]:
+    """What a sweep says of killed invocations."""
+    scene.clock.skip(20_000)
+    swept = [item for slot in range(4) for item in (await scene.memory.sweep(slot)).due]
+    return [item for item in swept if isinstance(item, CascadeDue)]
+
+
+async def test_callees_of_what_was_killed_are_killed(scene: Scene) -> None:
+    """Those that have not answered, and no sent ones; then the cascade is done."""
+    origin, unanswered, answered, sent = [await scene.admitted() for _ in range(4)]
+    await killed(
+        scene,
+        scene.call(origin, 0, invocation_id=unanswered.invocation_id),
+        scene.call(origin, 1, invocation_id=answered.invocation_id),
+        scene.sending(origin, 2, invocation_id=sent.invocation_id),
+        Completion(1, 1, ONE),
+        origin=origin,
+    )
+    assert await cascades(scene) == [CascadeDue(origin.invocation_id)]
+    await scene.dispatcher.kill_callees(origin.invocation_id)
+    statuses = [(await scene.fields(lease.invocation_id))["status"] for lease in (unanswered, answered, sent)]
+    assert statuses == ["completed", "running", "running"]
+    output = (await scene.entries(unanswered.invocation_id))[-1]
+    assert isinstance(output, Output)
+    assert output.outcome == Failure(409, "killed with its caller")
+    assert any(isinstance(item, ReplyDue) and item.invocation_id == unanswered.invocation_id for item in scene.due)
+    assert [item.invocation_id for item in await cascades(scene)] == [unanswered.invocation_id]
+    assert await scene.owed(origin) == 0
+
+
+async def test_callees_that_have_ended_end_the_cascade(scene: Scene) -> None:
+    """There is nothing left to kill, although the answer had not arrived."""
+    origin, done = await scene.admitted(), await scene.admitted()
+    await scene.complete(done, ONE)
+    await killed(scene, scene.call(origin, 0, invocation_id=done.invocation_id), origin=origin)
+    await scene.dispatcher.kill_callees(origin.invocation_id)
+    assert await cascades(scene) == []
+
+
+async def test_a_callee_that_is_not_known_yet_is_killed_when_it_is(scene: Scene) -> None:
+    """Its record may wait in Kafka: the cascade stays in `due`, and the others are killed at once."""
+    origin, other = await scene.admitted(), await scene.admitted()
+    late = scene.call(origin, 0)
+    await killed(scene, late, scene.call(origin, 1, invocation_id=other.invocation_id), origin=origin)
+    await scene.dispatcher.kill_callees(origin.invocation_id)
+    assert (await scene.fields(other.invocation_id))["status"] == "completed"
+    assert CascadeDue(origin.invocation_id) in await cascades(scene)
+    await scene.admitted(invocation_id=late.invocation_id)
+    await scene.dispatcher.kill_callees(origin.invocation_id)
+    assert (await scene.fields(late.invocation_id))["status"] == "completed"
+    assert CascadeDue(origin.invocation_id) not in await cascades(scene)
+
+
+async def test_a_callee_that_never_comes_to_be_known_ends_the_cascade(scene: Scene) -> None:
+    """`UNKNOWN_MS_MAX` after the call it is taken for gone, or what was killed would be kept for ever."""
+    origin = await scene.admitted()
+    await killed(scene, scene.call(origin, 0), origin=origin)
+    scene.clock.skip(UNKNOWN_MS_MAX + 1)
+    await scene.dispatcher.kill_callees(origin.invocation_id)
+    assert await cascades(scene) == []
+    assert await scene.owed(origin) == 0
