@@ -19,7 +19,6 @@ Handler = Annotated[str, typer.Argument(metavar="SERVICE/HANDLER", help="Such as
 Argument = Annotated[
     str | None, typer.Argument(metavar="[JSON]", help="The argument; - reads it from stdin; nothing: there is none.")
 ]
-Key = Annotated[str | None, typer.Option(help="Of the object or workflow.")]
 IdempotencyKey = Annotated[str | None, typer.Option(help="A name of your own: sending it again does nothing.")]
 Key = Annotated[str | None, typer.Option(help="Which object or workflow, where the handler is of one.")]
 Headers = Annotated[list[str] | None, typer.Option("--header", help="name=value, for the handler. Repeatable.")]
@@ -57,7 +56,6 @@ def send(
                 value,
                 key=key,
                 id=id,
-                key=key,
                 idempotency_key=idempotency_key,
                 delay=wait,
                 headers=headers,
