@@ -1,7 +1,8 @@
 """Waiting for several durable futures: who was first is what the journal says, in every replay.
 
 `gather`, `select`, `as_completed` and `wait_completed` are as in Restate's Python SDK. Beyond it: `gather_results` ends
-with the first failure, `first_success` takes the first that succeeds, `with_timeout` bounds any future.
+with the first failure, `first_success` takes the first that succeeds, `with_timeout` bounds any future. Each takes
+what `ctx` returns: futures, and promises of a workflow, of which it waits for the value.
 
 A cancellation of the invocation is raised by whoever waits, and is not taken for the failure of a future.
 """
@@ -9,97 +10,114 @@ A cancellation of the invocation is raised by whoever waits, and is not taken fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from perdure.schemas.errors import TerminalError
 
 from .futures import DurableFuture
+from .object_context import DurablePromise
 
 T = TypeVar("T")
 
+Waitable = DurableFuture[T] | DurablePromise[T]
 
-async def gather(*futures: DurableFuture[Any]) -> list[DurableFuture[Any]]:
+
+async def gather(*futures: Waitable[Any]) -> list[Waitable[Any]]:
     """Wait until all are done, however they end; returns them, to be awaited for their results.
 
     Raises:
-        TerminalError: One of them is not a durable future.
+        TerminalError: One of them is not a durable future of this invocation.
     """
-    for future in _checked(futures):
-        await _done(future)
+    for future in _durable(futures):
+        while not (live := future.live).done():
+            # Not `await live`: its failure is its own affair, a cancellation of the invocation is not.
+            await asyncio.wait([live])
+            live.raise_interruption()
     return list(futures)
 
 
-async def gather_results(*futures: DurableFuture[T]) -> list[T]:
+async def gather_results(*futures: Waitable[T]) -> list[T]:
     """Wait for all results, in the order given; the first failure is raised at once. The others go on.
 
     Raises:
-        TerminalError: One of them failed, or is not a durable future.
+        TerminalError: One of them failed, or is not a durable future of this invocation.
     """
-    waiting = set(_checked(futures))
+    durable = _durable(futures)
+    waiting = set(durable)
     while waiting:
-        done, waiting = await _first(waiting)
+        done = await _first(waiting)
+        waiting.difference_update(done)
         for future in done:
             future.live.result()
-    return [future.live.result() for future in futures]
+    return [future.live.result() for future in durable]
 
 
-async def select(**futures: DurableFuture[Any]) -> list[Any]:
+async def select(**futures: Waitable[Any]) -> list[Any]:
     """Wait for the first that is done: `[name, value]`. Where it failed, its error is raised.
 
     Raises:
         ValueError: There is none to wait for.
-        TerminalError: The first one failed, or one is not a durable future.
+        TerminalError: The first one failed, or one is not a durable future of this invocation.
     """
     if not futures:
         raise ValueError("select needs at least one future: select(answer=..., timeout=...).")
-    names = {future: name for name, future in futures.items()}
-    done, _ = await _first(set(_checked(tuple(futures.values()))))
-    return [names[done[0]], done[0].live.result()]
+    durable = _durable(tuple(futures.values()))
+    first = (await _first(set(durable)))[0]
+    return [list(futures)[durable.index(first)], first.live.result()]
 
 
-async def as_completed(*futures: DurableFuture[Any]) -> AsyncIterator[DurableFuture[Any]]:
-    """Yield the futures in the order in which they are done.
+def as_completed(*futures: Waitable[Any]) -> AsyncIterator[Waitable[Any]]:
+    """Iterate, with `async for`, over the futures in the order in which they are done.
 
     Raises:
-        TerminalError: One of them is not a durable future.
+        TerminalError: One of them is not a durable future of this invocation.
     """
-    waiting = set(_checked(futures))
-    while waiting:
-        done, waiting = await _first(waiting)
-        for future in done:
-            yield future
+    return _Completions(futures)
 
 
-async def wait_completed(
-    *futures: DurableFuture[Any],
-) -> tuple[list[DurableFuture[Any]], list[DurableFuture[Any]]]:
+class _Completions(AsyncIterator[Waitable[Any]]):
+    # No generator: one that is left early would be closed whenever it is collected.
+
+    def __init__(self, futures: tuple[Waitable[Any], ...]) -> None:
+        self._given = dict(zip(_durable(futures), futures, strict=True))
+
+    async def __anext__(self) -> Waitable[Any]:
+        if not self._given:
+            raise StopAsyncIteration
+        return self._given.pop((await _first(set(self._given)))[0])
+
+
+async def wait_completed(*futures: Waitable[Any]) -> tuple[list[Waitable[Any]], list[Waitable[Any]]]:
     """Wait until at least one is done: those that are, and those that are not, both in the order given.
 
     Raises:
-        TerminalError: One of them is not a durable future.
+        TerminalError: One of them is not a durable future of this invocation.
     """
     if not futures:
         return [], []
-    await _first(set(_checked(futures)))
-    completed = [future for future in futures if future.live.done()]
-    return completed, [future for future in futures if future not in completed]
+    durable = _durable(futures)
+    await _first(set(durable))
+    done = [future.live.done() for future in durable]
+    pairs = list(zip(futures, done, strict=True))
+    return [future for future, is_done in pairs if is_done], [future for future, is_done in pairs if not is_done]
 
 
-async def first_success(*futures: DurableFuture[T]) -> T:
+async def first_success(*futures: Waitable[T]) -> T:
     """The result of the first that succeeds; where all fail, the error of the last one to fail.
 
     Raises:
         ValueError: There is none to wait for.
-        TerminalError: All of them failed, or one is not a durable future.
+        TerminalError: All of them failed, or one is not a durable future of this invocation.
     """
     if not futures:
         raise ValueError("first_success needs at least one future.")
-    waiting = set(_checked(futures))
+    waiting = set(_durable(futures))
     failure: BaseException | None = None
     while waiting:
-        done, waiting = await _first(waiting)
+        done = await _first(waiting)
+        waiting.difference_update(done)
         for future in done:
             live: DurableFuture[T] = future.live
             failure = live.exception()
@@ -109,46 +127,46 @@ async def first_success(*futures: DurableFuture[T]) -> T:
     raise failure
 
 
-async def with_timeout(future: DurableFuture[T], within: timedelta) -> T:
+async def with_timeout(future: Waitable[T], within: timedelta) -> T:
     """The future's result, if it comes `within` that durable time; the future goes on otherwise.
 
     Raises:
         TimeoutError: It did not.
-        TerminalError: The future failed, or is not a durable future.
+        TerminalError: The future failed, or is not a durable future of this invocation.
     """
-    (checked,) = _checked((future,))
-    timer = checked.timer(within)
-    done, _ = await _first({checked, timer})
-    if done[0] is timer:
-        raise TimeoutError(f"{future.name or 'the future'} was not done within {within}")
-    result: T = checked.live.result()
+    (durable,) = _durable((future,))
+    timer = durable.timer(within)
+    if (await _first({durable, timer}))[0] is timer:
+        raise TimeoutError(f"{durable.name or 'the future'} was not done within {within}")
+    result: T = durable.live.result()
     return result
 
 
-def _checked(futures: tuple[DurableFuture[Any], ...]) -> tuple[DurableFuture[Any], ...]:
+def _durable(futures: tuple[Waitable[Any], ...]) -> Sequence[DurableFuture[Any]]:
+    durable: list[DurableFuture[Any]] = []
     for future in futures:
-        if not isinstance(future, DurableFuture):
+        value = future.value() if isinstance(future, DurablePromise) else future
+        if not isinstance(value, DurableFuture):
             raise TerminalError(
                 f"{type(future).__name__} is not a durable future: wait for what ctx returns, such as ctx.run(...), "
-                "ctx.sleep(...) or promise.value()."
+                "ctx.sleep(...) or ctx.promise(...). Tasks and other awaitables can be waited for with asyncio.gather "
+                "and asyncio.wait."
             )
-    return futures
+        if durable and not value.is_beside(durable[0]):
+            raise TerminalError(
+                f"{value.name or 'One of the futures'} belongs to another invocation: a handler waits for what its own "
+                "ctx returns."
+            )
+        durable.append(value)
+    return durable
 
 
-async def _done(future: DurableFuture[Any]) -> None:
-    live = future.live
-    if not live.done():
-        # Not `await live`: its failure is its own affair, a cancellation of the invocation is not.
-        await asyncio.wait([live])
-        live.raise_interruption()
-
-
-async def _first(waiting: set[DurableFuture[Any]]) -> tuple[list[DurableFuture[Any]], set[DurableFuture[Any]]]:
-    """Those that are done, in the order in which they were completed, and the rest; waits until there is one."""
-    if not any(future.live.done() for future in waiting):
+async def _first(waiting: set[DurableFuture[Any]]) -> list[DurableFuture[Any]]:
+    """Those that are done, in the order in which they were completed; waits until there is one."""
+    # More than once where another task that waits for one of them gives up.
+    while not any(future.live.done() for future in waiting):
         lives = [future.live for future in waiting]
         await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
         for live in lives:
             live.raise_interruption()
-    done = sorted((future for future in waiting if future.live.done()), key=lambda future: future.live.completed_as)
-    return done, waiting.difference(done)
+    return sorted((future for future in waiting if future.live.done()), key=lambda future: future.live.completed_as)

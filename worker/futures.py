@@ -121,6 +121,10 @@ class DurableFuture(asyncio.Future[T]):
         if hasattr(self, "_next") and not self.cancelled():
             self.result()
 
+    def is_beside(self, other: DurableFuture[Any]) -> bool:
+        """Whether both are of the same attempt."""
+        return self._attempt is other._attempt
+
     def timer(self, timeout: timedelta) -> DurableFuture[None]:
         """A durable timer of the same attempt."""
         return self._attempt.sleep("timeout", timeout)

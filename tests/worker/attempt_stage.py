@@ -17,16 +17,29 @@ import orjson
 
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.store import Admission, Claim, Claimed, Due, HintDue, Store
-from perdure.schemas.entries import AttemptFailed, Entry, Failure, Headers, Input, Output, Positioned, Run, Success
+from perdure.schemas.entries import (
+    AttemptFailed,
+    Cancelled,
+    Completion,
+    Entry,
+    Failure,
+    Headers,
+    Input,
+    Output,
+    Positioned,
+    Run,
+    Signalled,
+    Success,
+)
 from perdure.schemas.errors import TerminalError
-from perdure.schemas.ids import InvocationId, new_invocation_id
+from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from perdure.worker.actions import Actions
 from perdure.worker.attempt import Attempt
 from perdure.worker.attempt_limits import AttemptLimits
 from perdure.worker.clock import SystemClock, system_random
 from perdure.worker.conclusion import run_attempt
 from perdure.worker.departures import AttemptEnd, Left
-from perdure.worker.handler import Handler, handler_of
+from perdure.worker.handler import Handler, HandlerMode, handler_of
 from perdure.worker.options import InvocationRetryPolicy
 from perdure.worker.service import Service
 
@@ -127,6 +140,9 @@ class Stage:
         self.journal_entries_max = 50_000
         self.headers: Headers = ()
         self.idempotency_key = ""
+        self.key: str | None = None
+        self.strict_arguments = False
+        self.invocation_id: InvocationId | None = None
         self.clock = SkippingClock()
         self.memory = MemoryStore(self.clock, slots=1)
         self.store: Store = self.memory
@@ -136,6 +152,9 @@ class Stage:
         self.sent: list[tuple[int, Entry]] = []
         self._random = system_random()
         self._timers: list[asyncio.TimerHandle] = []
+        self._brought = 0
+        self.visitors: list[Callable[[], None]] = []
+        """What happens outside when the invocation waits and nothing else would wake it, one after the other."""
 
     def close(self) -> None:
         """End the threads."""
@@ -157,6 +176,18 @@ class Stage:
         # As in the engine, whose timers are no part of what a handler set.
         self._timers.append(loop.call_later(max(0.0, in_ms) / 1000 + 0.002, self.sweep, context=Context()))
 
+    def bring(self, entry: Completion | Signalled | Cancelled) -> None:
+        """Somebody outside writes into the journal of the invocation that was begun last."""
+        assert self.invocation_id is not None, "nothing was begun"
+        self._brought += 1
+        self.memory.deliver(self.invocation_id, entry, once=f"stage:{self._brought}").result()
+        if self.attempt is not None:
+            self.attempt.fetch()
+
+    def cancel(self) -> None:
+        """Somebody cancels the invocation that was begun last."""
+        self.bring(Cancelled(self.clock.now_ms()))
+
     def sweep(self) -> float | None:
         """Do what is due; returns when the next is, in ms."""
         swept = self.memory.sweep(0).result()
@@ -170,18 +201,21 @@ class Stage:
     ) -> tuple[Story, Claim]:
         """Admit an invocation."""
         handler = handler if isinstance(handler, Handler) else handler_from(handler)
-        invocation_id = new_invocation_id(handler.service, None, self._random)
+        invocation_id = self.invocation_id = new_invocation_id(handler.service, self.key, self._random)
+        if handler.mode == HandlerMode.MAIN and self.key is not None:
+            invocation_id = self.invocation_id = id_of_workflow(handler.service, self.key)
         value = raw if raw is not None else orjson.dumps(argument)
         first = Input(self.clock.now_ms(), "stage", self.headers, value)
         admission = Admission(
             invocation_id,
             handler.service,
             handler.name,
-            None,
+            self.key,
             first,
             "token",
             "stage",
             idempotency_key=self.idempotency_key,
+            mode=handler.mode if handler.mode in (HandlerMode.EXCLUSIVE, HandlerMode.MAIN) else "",
         )
         admitted = self.memory.admit(admission, lease_ms=LEASE_MS).result()
         assert isinstance(admitted, Claimed)
@@ -189,11 +223,12 @@ class Stage:
             admitted.lease,
             handler.service,
             handler.name,
-            None,
+            self.key,
             self.idempotency_key,
             0,
             first.at_ms,
             [Positioned(1, 1, first)],
+            state=admitted.state,
         )
         return Story(invocation_id, handler), claim
 
@@ -244,6 +279,9 @@ class Stage:
                     lease_ms=LEASE_MS,
                     at_ms=self.clock.now_ms(),
                 )
+            if summary.fields["status"] == "suspended" and self.visitors:
+                self.visitors.pop(0)()
+                continue
             if next_in_ms is None or summary.fields["status"] in ("completed", "paused"):
                 return None
             self.clock.skip(next_in_ms)
