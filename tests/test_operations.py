@@ -8,10 +8,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from perdure import Client, Context, InvocationRetryPolicy, Service, Settings, app
+from perdure import Client, Context, InvocationFilter, InvocationRetryPolicy, Service, Settings, app
 from perdure.schemas.errors import InvocationNotFoundError
 from perdure.worker.kafka_admin import create_topics
 from perdure.worker.main import surroundings, worker_engine
@@ -21,21 +22,15 @@ from tests.waiting import wait_until
 
 RESUME = next(block.text for block in blocks(ROOT / "docs" / "operations.md") if block.title == "resume")
 
-# In the place of redis-cli, which not every machine has: one command a line, from stdin.
-REDIS_CLI = """
-import sys, redis
-client = redis.Redis.from_url(sys.argv[1]).client()
-for line in sys.stdin:
-    print(client.execute_command(*line.split()))
-"""
+OPERATE = next(block.text for block in blocks(ROOT / "docs" / "operating.md") if block.title == "operate")
 
 
-async def operator(script: str, *, redis_url: str) -> str:
+async def operator(script: str, settings: Settings) -> str:
     """Run a script of the page."""
-    function = f'redis-cli() {{ "{sys.executable}" -c "$REDIS_CLI" "{redis_url}"; }}\n'
+    places = {"REDIS_URL": settings.redis_url.get_secret_value(), "NAMESPACE": settings.namespace}
     shell = await asyncio.create_subprocess_exec(
-        *("bash", "-eu", "-c", function + script),
-        env={**os.environ, "REDIS_CLI": REDIS_CLI},
+        *("bash", "-eu", "-c", f'perdure() {{ "{sys.executable}" -m perdure "$@"; }}\n{script}'),
+        env={**os.environ, **{f"PERDURE_{name}": value for name, value in places.items()}},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -57,8 +52,8 @@ def settings(redis_url: str, bootstrap_servers: str, namespace: str) -> Settings
     )
 
 
-async def test_a_paused_invocation_is_resumed_by_hand(settings: Settings, redis_url: str) -> None:
-    """After the four commands a worker goes on where it was: what is recorded stays, the failed step runs again."""
+async def test_a_paused_invocation_is_resumed_by_hand(settings: Settings) -> None:
+    """After the command a worker goes on where it was: what is recorded stays, the failed step runs again."""
     service = Service("Mended")
     done: list[str] = []
     broken = asyncio.Event()
@@ -100,9 +95,40 @@ async def test_a_paused_invocation_is_resumed_by_hand(settings: Settings, redis_
 
         await wait_until(paused, description="it is paused")
         broken.clear()
-        script = RESUME.replace("inv_…", handle.invocation_id).replace("perdure:", f"{settings.namespace}:")
-        await operator(script, redis_url=redis_url)
+        await operator(RESUME.replace("inv_…", handle.invocation_id), settings)
         assert await handle.result(timeout=timedelta(seconds=20)) == "both"
         view = await handle.status()
     assert done == ["first", "second"]
     assert (view.attempts, view.status) == (2, "completed")
+
+
+async def test_what_failed_alike_is_resumed_together(settings: Settings) -> None:
+    """The function that docs/operating.md shows."""
+    service = Service("Mended")
+    broken = asyncio.Event()
+    broken.set()
+
+    @service.handler(invocation_retry_policy=InvocationRetryPolicy(max_attempts=1))
+    async def work(ctx: Context) -> str:
+        if broken.is_set():
+            raise ConnectionError("The bank is away.")
+        return "done"
+
+    shown: dict[str, Any] = {}
+    exec(compile(OPERATE, "operating.md", "exec"), shown)
+    application = app([service])
+    plans = plan_topics(settings.namespace, application.services, partitions=2, replication_factor=1)
+    await create_topics(settings.kafka_config(), plans)
+    async with worker_engine(application, settings, surroundings()) as engine, Client(settings) as client:
+        running = asyncio.create_task(engine.run())
+        handles = [await client.send(work) for _ in range(3)]
+
+        async def all_paused() -> bool:
+            return len((await client.list_invocations(InvocationFilter(statuses=("paused",)))).invocations) == 3
+
+        await wait_until(all_paused)
+        broken.clear()
+        assert await shown["resume_what_failed_for_the_bank"](client) == 3
+        assert [await handle.result(timeout=timedelta(seconds=20)) for handle in handles] == ["done"] * 3
+        engine.stop()
+        await running
