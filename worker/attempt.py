@@ -170,6 +170,7 @@ class Attempt(Departing):
                 self,
                 state=StateView(state, names=preload if isinstance(preload, tuple) else None),
                 sealer=self.limits.sealer,
+                mains=self.limits.mains,
             )
         return self._commands
 

@@ -6,7 +6,7 @@ Each takes its command index at the call. What comes of it is decided by the mac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
@@ -122,12 +122,21 @@ class Commands:
         issuer: The attempt.
         state: What is known of its object's state.
         sealer: Of the application's payload codec.
+        mains: See `AttemptLimits.mains`; for calls by name.
     """
 
-    def __init__(self, issuer: Issuer, *, state: StateView, sealer: Sealer | None = None) -> None:
+    def __init__(
+        self,
+        issuer: Issuer,
+        *,
+        state: StateView,
+        sealer: Sealer | None = None,
+        mains: Set[tuple[str, str]] = frozenset(),
+    ) -> None:
         self._issuer = issuer
         self._state = state
         self._sealer = sealer
+        self._mains = mains
 
     def _sealed(self, payload: bytes) -> bytes:
         return payload if self._sealer is None else self._sealer.seal(payload)
@@ -189,7 +198,7 @@ class Commands:
 
     def _id_of(self, callee: Callee, asked: Asked) -> InvocationId:
         service, key = callee.service, callee.key
-        if callee.main and key is not None:
+        if key is not None and (callee.main or (service, callee.handler) in self._mains):
             return id_of_workflow(service, key)
         if asked.idempotency_key:
             return id_of_idempotency_key(service, callee.handler, key, idempotency_key=asked.idempotency_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,7 @@ class AttemptLimits:
         journal_entries_max: A longer journal pauses the invocation.
         payload_bytes_max: A longer result is refused.
         sealer: Of the application's payload codec.
+        mains: The handlers, by service and name, that run once for each key: their runs have ids of their own.
     """
 
     inactivity_ms: int
@@ -56,6 +57,7 @@ class AttemptLimits:
     journal_entries_max: int = JOURNAL_ENTRIES_MAX
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     sealer: Sealer | None = None
+    mains: Set[tuple[str, str]] = frozenset()
 
     def too_long(self, invocation_id: InvocationId, length: int) -> UsageError:
         """What pauses an invocation whose journal has more entries than it may have."""

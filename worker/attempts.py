@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perdure.journal.store import Claim, Lease, Store
 from perdure.schemas.errors import FencedError
@@ -22,7 +22,7 @@ from .attempt_limits import AttemptLimits, Outward, TimerSink
 from .clock import Clock
 from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
-from .handler import Handler
+from .handler import Handler, HandlerMode
 from .sealing import Sealer
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,9 @@ class Attempts:
         self._actions = Actions()
         codec = application.payload_codec
         self._sealer = None if codec is None else Sealer(codec)
+        self._mains = frozenset(
+            (handler.service, handler.name) for handler in application if handler.mode is HandlerMode.MAIN
+        )
         self._running: dict[Lease, Attempt] = {}
         self._latest: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
@@ -230,14 +233,13 @@ class Attempts:
     def _limits_of(self, handler: Handler, *, idempotent: bool) -> AttemptLimits:
         cached = self._limits.get((handler.service, handler.name, idempotent))
         if cached is None:
-            cached = _limits(handler, self._settings, idempotent=idempotent, sealer=self._sealer)
+            limits = _limits(handler, self._settings, idempotent=idempotent)
+            cached = replace(limits, sealer=self._sealer, mains=self._mains)
             self._limits[handler.service, handler.name, idempotent] = cached
         return cached
 
 
-def _limits(
-    handler: Handler, settings: AttemptSettings, *, idempotent: bool, sealer: Sealer | None = None
-) -> AttemptLimits:
+def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
     options = handler.options
     inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
     # A workflow's `main` alone has the former.
@@ -256,7 +258,6 @@ def _limits(
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
         payload_bytes_max=settings.payload_bytes_max,
-        sealer=sealer,
     )
 
 

@@ -5,7 +5,9 @@ Source: the properties are those that the unit tests of Restate's shared core sh
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from typing import Any
 
 from perdure.schemas.errors import TerminalError
 from perdure.worker.combinators import first_success, gather, gather_results, select, with_timeout
@@ -16,7 +18,7 @@ from perdure.worker.virtual_object import VirtualObject
 
 from .contract_failures import FAR, MS
 from .contract_objects import hold, list_object
-from .contract_services import echo
+from .contract_services import block_and_wait, echo, get_state, unblock
 
 executions: Counter[str] = Counter()
 """What really happened in this process, by invocation and name."""
@@ -75,6 +77,24 @@ async def combinator_then_more(ctx: ObjectContext) -> list[str]:
     after = await ctx.run_typed(f"after {winner}", lambda: str(winner))
     echoed = await ctx.service_call(echo, after)
     return [str(winner), after, echoed]
+
+
+@cases.handler("nested")
+async def nested(ctx: ObjectContext) -> list[Any]:
+    """Combinators inside of asyncio's, and tasks of the handler's own."""
+    slow, quick = ctx.sleep(FAR), ctx.sleep(5 * MS)
+
+    async def raced() -> str:
+        winner, _ = await select(slow=slow, quick=quick)
+        return await ctx.run_typed(f"after {winner}", lambda: str(winner))
+
+    async def echoed(text: str) -> str:
+        return await ctx.service_call(echo, text)
+
+    both = asyncio.gather(raced(), gather_results(*(ctx.service_call(echo, text) for text in "ab")))
+    async with asyncio.TaskGroup() as tasks:
+        made = [tasks.create_task(echoed(text)) for text in "cd"]
+    return [*await both, *(task.result() for task in made)]
 
 
 @cases.handler("timedOut")
@@ -140,6 +160,28 @@ async def cancels_its_callee(ctx: ObjectContext, callee: str) -> str:
     except TerminalError as error:
         return f"{error.status_code} {await future.invocation_id()}"
     return "it returned"
+
+
+@cases.handler("callsWorkflow")
+async def calls_workflow(ctx: ObjectContext, workflow: str) -> list[str]:
+    """Submit a workflow three times, in all ways, and resolve what it waits for: the results of the calls."""
+    sent = await ctx.workflow_send(block_and_wait, workflow, "sent").invocation_id()
+    called = ctx.workflow_call(block_and_wait, workflow, "called")
+    assert await called.invocation_id() == sent, "a workflow has one run"
+    named = ctx.generic_call("BlockAndWaitWorkflow", "run", b'"named"', key=workflow)
+    while await ctx.workflow_call(get_state, workflow, None) is None:
+        await ctx.sleep(5 * MS)
+    await ctx.workflow_call(unblock, workflow, "unblocked")
+    return [str(await ctx.workflow_call(get_state, workflow, None)), await called, (await named).decode()]
+
+
+@cases.handler("waitsForWorkflow")
+async def waits_for_workflow(ctx: ObjectContext, by_name: bool) -> None:
+    """Call a workflow of this object's key, which waits for a promise."""
+    if by_name:
+        await ctx.generic_call("BlockAndWaitWorkflow", "run", b'"called"', key=ctx.key())
+    else:
+        await ctx.workflow_call(block_and_wait, ctx.key(), "called")
 
 
 @cases.handler("attaches")

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from perdure.schemas.errors import TerminalError
+from perdure.schemas.ids import id_of_workflow
 from tests.integration.deployment import PATIENCE
 from tests.waiting import wait_until
 
@@ -22,7 +23,15 @@ from .contract_failures import (
 )
 from .contract_objects import has_awakeable, list_object, unlock
 from .contract_services import cancel_invocation
-from .core_cases import await_after_cancel, cancels_its_callee, compensate, executions, sends_and_waits, waits_for_ever
+from .core_cases import (
+    await_after_cancel,
+    cancels_its_callee,
+    compensate,
+    executions,
+    sends_and_waits,
+    waits_for_ever,
+    waits_for_workflow,
+)
 from .deployed import Deployed
 
 OPERATIONS = get_args(BlockingOperation)
@@ -149,6 +158,21 @@ async def test_what_was_sent_is_not_cancelled(deployed: Deployed) -> None:
     after = await deployed.send(waits_for_ever, None, key=other)
     await deployed.held(other)
     await deployed.outside.kill(after.invocation_id)
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["function", "name"])
+@verifies("implicit_cancellation", "workflowsAreCallees")
+async def test_a_cancellation_goes_on_to_workflows(deployed: Deployed, by_name: bool) -> None:
+    """A workflow that was called, by its function or by name, is cancelled with its caller."""
+    key = deployed.key()
+    handle = await deployed.send(waits_for_workflow, by_name, key=key)
+    workflow = id_of_workflow("BlockAndWaitWorkflow", key)
+    await deployed.outside.known(workflow)
+    await deployed.outside.cancel(handle.invocation_id)
+    for cancelled in (handle.invocation_id, workflow):
+        with pytest.raises(TerminalError) as raised:
+            await deployed.result(cancelled)
+        assert raised.value.status_code == 409
 
 
 @verifies("implicit_cancellation", "cancelByFuture")
