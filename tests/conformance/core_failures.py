@@ -19,7 +19,21 @@ from .contract_services import echo
 from .core_cases import cases, executions, nth, quickly
 
 Divergence = Literal[
-    "run", "sleep", "call", "send", "awakeable", "signal", "get", "set", "clear", "resolve", "cancel", "attach", "fewer"
+    "state_keys",
+    "clear_all",
+    "run",
+    "sleep",
+    "call",
+    "send",
+    "awakeable",
+    "signal",
+    "get",
+    "set",
+    "clear",
+    "resolve",
+    "cancel",
+    "attach",
+    "fewer",
 ]
 
 
@@ -44,6 +58,8 @@ async def _first_command(ctx: ObjectContext, what: Divergence) -> None:
         "awakeable": lambda: ctx.awakeable(),
         "signal": lambda: ctx.signal("s"),
         "get": lambda: ctx.get("nothing"),
+        "state_keys": lambda: ctx.state_keys(),
+        "clear_all": lambda: ctx.clear_all(),
         "set": lambda: ctx.set("a", 1),
         "clear": lambda: ctx.clear("a"),
         "resolve": lambda: ctx.resolve_signal(ctx.request().id, "nobody", 1),

@@ -112,6 +112,8 @@ async def deploy(settings: Settings, point: Point) -> AsyncIterator[Deployed]:
     """Run the conformance application on so many workers while the block runs."""
     deployment = Deployment(settings)
     async with contextlib.AsyncExitStack() as stack:
+        # Creates the topics, which a worker does while it begins already.
+        await stack.enter_async_context(deployment.sender(application))
         engines = [
             await stack.enter_async_context(deployment.worker(application, worker_id=f"worker-{number}"))
             for number in range(point.workers)

@@ -6,6 +6,7 @@ Its whole vocabulary: five awaitables, and commands that await one, several thro
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -291,7 +292,7 @@ async def _first_that_succeeds(futures: list[Awaited]) -> str:
     raise failures[-1]
 
 
-async def _described(future: Awaited) -> str:
+async def _described(future: Awaitable[Any]) -> str:
     try:
         return f"ok:{_shown(await future)}"
     except TerminalError as error:

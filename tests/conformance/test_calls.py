@@ -7,6 +7,9 @@ import itertools
 import orjson
 import pytest
 
+from perdure.schemas.errors import TerminalError
+from perdure.schemas.ids import new_invocation_id
+from perdure.worker.clock import system_random
 from tests.integration.deployment import PATIENCE
 from tests.waiting import wait_until
 
@@ -144,6 +147,15 @@ async def test_an_invocation_can_be_attached_to(deployed: Deployed) -> None:
     handle = await deployed.send(echo, "attached", idempotency_key=f"attach-{key}")
     for _ in range(2):
         assert await deployed.call(attaches, handle.invocation_id, key=deployed.key()) == "attached"
+
+
+@verifies("calls", "attachToNothing")
+async def test_attaching_to_nothing(deployed: Deployed) -> None:
+    """An invocation that is not known is a TerminalError 404."""
+    nobody = new_invocation_id("TestUtilsService", None, system_random())
+    with pytest.raises(TerminalError) as raised:
+        await deployed.call(attaches, nobody, key=deployed.key())
+    assert raised.value.status_code == 404
 
 
 @verifies("async_result", "callNotAwaited")

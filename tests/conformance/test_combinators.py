@@ -12,7 +12,7 @@ from tests.waiting import wait_until
 from .catalogue import verifies
 from .contract_objects import list_object, unlock
 from .contract_services import SignalToResolve, reject_signal, resolve_signal
-from .core_cases import await_twice, combinator_then_more, partly_resolved, shared_futures, timed_out
+from .core_cases import await_twice, combinator_then_more, nested, partly_resolved, shared_futures, timed_out
 from .deployed import Deployed
 from .interpreter import (
     TIMED_OUT,
@@ -286,6 +286,12 @@ async def test_commands_after_a_race(deployed: Deployed) -> None:
     await deployed.held(key)
     await deployed.call(unlock, "here", key=key)
     assert await handle.result(timeout=PATIENCE) == ["answer"] * 3
+
+
+@verifies("async_result", "combinatorsNested")
+async def test_combinators_in_tasks(deployed: Deployed) -> None:
+    """Combinators inside of `asyncio.gather` and beside a `TaskGroup` replay as they ran."""
+    assert await deployed.call(nested, key=deployed.key()) == ["quick", ["a", "b"], "c", "d"]
 
 
 @verifies("async_result", "timeoutThenMore")

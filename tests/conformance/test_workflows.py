@@ -8,7 +8,7 @@ from tests.waiting import wait_until
 
 from .catalogue import verifies
 from .contract_services import block_and_wait, get_state, unblock
-from .core_cases import attaches
+from .core_cases import attaches, calls_workflow
 from .core_state import peek, reject, resolve, run
 from .deployed import Deployed
 
@@ -30,6 +30,13 @@ async def test_a_workflow_is_submitted_and_resolved(deployed: Deployed) -> None:
     assert await deployed.result(submitted) == "Till"
     assert await deployed.call(get_state, key=key) == "Francesco"
     assert await deployed.call(attaches, submitted, key=deployed.key()) == "Till"
+
+
+@verifies("calls", "workflowsFromHandlers")
+async def test_handlers_submit_workflows(deployed: Deployed) -> None:
+    """However often and in whatever way a handler submits a workflow, it runs once, and all calls get its result."""
+    result = await deployed.call(calls_workflow, deployed.key(), key=deployed.key())
+    assert result == ["sent", "unblocked", '"unblocked"']
 
 
 @verifies("promise", "getSuccess", "getNull", "getFailure")
