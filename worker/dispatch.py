@@ -10,12 +10,12 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from perdure.journal.store import (
     Caller,
     Claim,
     Claimed,
-    Delivery,
     Due,
     Duplicate,
     Full,
@@ -47,8 +47,15 @@ from .topics import service_topic
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN: Final = "unknown"
+"""What the store answers for an invocation that it does not have."""
+
 UNKNOWN_MS_MAX = 3_600_000
-"""So long a cancellation or a kill is repeated for somebody who is not known yet: the record may wait in Kafka."""
+"""So long a callee that nobody knows is taken to be on its way: its record may wait in Kafka. After it, to be gone."""
+
+UNKNOWN_DELAYS_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Between the looks at a callee that is on its way: as long as a record takes in a calm fleet, and no longer than a
+worker may take to stop. After them it is looked for when `due` says so, every few seconds."""
 
 
 class Dispatcher:
@@ -141,40 +148,70 @@ class Dispatcher:
 
     async def kill_callees(self, origin: InvocationId) -> None:
         """Kill everything that a killed invocation called and that has not answered; again later what is not known."""
-        reached = True
         entries = await self._store.read_journal(origin)
         answered = {row.entry.command_index for row in entries if isinstance(row.entry, Completion)}
+        on_their_way = False
         for row in entries:
             if isinstance(row.entry, Call) and row.entry.command_index not in answered:
                 killed = Output(self._clock.now_ms(), Failure(409, "killed with its caller"))
                 delivery = await self._store.kill(row.entry.invocation_id, killed)
                 self._on_due(delivery.due)
-                reached = self._reached(delivery, row.entry.at_ms) and reached
-        if reached:
+                on_their_way |= delivery.result == UNKNOWN and self._recent(row.entry.at_ms)
+        if not on_their_way:
             await self._store.acknowledge(origin, cascade=True)
 
     async def _send(self, origin: InvocationId, position: int, entry: Entry, target: str) -> None:
+        for delay_s in UNKNOWN_DELAYS_S:
+            reached = await self._reach(origin, position, entry, target)
+            if reached is not None:
+                break
+            await self._clock.sleep(delay_s)
+        else:
+            reached = False
+        if reached:
+            self._acknowledge(origin, position)
+
+    async def _reach(self, origin: InvocationId, position: int, entry: Entry, target: str) -> bool | None:
+        """Whether what is sent has reached what it is for; `None`: not yet, but it is on its way there."""
         match entry:
             case Call() | Send():
-                reached = await self._invoke(origin, position, entry)
+                return await self._invoke(origin, position, entry)
             case Attach():
-                reached = await self._attach(origin, position, entry)
-            case Resolve():
-                reached = await self._resolve(origin, entry)
-            case CancelOther(index, at_ms, invocation_id):
-                reached = self._reached(await self._cancel(invocation_id, once=f"x:{origin}:{index}"), at_ms)
-            case CancelChild(at_ms, cause, invocation_id):
-                reached = self._reached(await self._cancel(invocation_id, once=f"x:{origin}:c{cause}"), at_ms)
+                return await self._attach(origin, position, entry)
+            case Resolve(_, at_ms, callee):
+                return await self._resolve(origin, entry) or await self._gone(origin, position, callee, at_ms)
+            case CancelOther(index, at_ms, callee):
+                known = await self._cancel(callee, once=f"x:{origin}:{index}")
+                return known or await self._not_any_more(origin, position, callee, at_ms)
+            case CancelChild(at_ms, cause, callee):
+                known = await self._cancel(callee, once=f"x:{origin}:c{cause}")
+                return known or await self._not_any_more(origin, position, callee, at_ms)
             case PromiseWait(index, _, name):
                 workflow = target or await self._target_of(origin)
                 told = await self._store.await_promise(workflow, name, origin, index)
                 self._on_due(told or ())
-                reached = told is not None
+                return told is not None
             case _:
                 logger.error("entry %d of %s is nothing that can be sent: %r", position, origin, type(entry).__name__)
-                reached = True
-        if reached:
-            self._acknowledge(origin, position)
+                return True
+
+    async def _gone(self, origin: InvocationId, position: int, callee: InvocationId, at_ms: int) -> bool | None:
+        """Whether an invocation that nobody knows will not come any more; `None` where it is on its way.
+
+        It is where `origin` itself has invoked it: what it does to it must not overtake that.
+        """
+        if self._recent(at_ms):
+            for row in await self._store.read_journal(origin, entries_max=position):
+                if isinstance(row.entry, Call | Send) and row.entry.invocation_id == callee:
+                    return None
+        return True
+
+    async def _not_any_more(self, origin: InvocationId, position: int, callee: InvocationId, at_ms: int) -> bool | None:
+        """As `_gone`, of a cancellation, which is repeated for others than callees, too: it asks for no answer."""
+        return await self._gone(origin, position, callee, at_ms) and not self._recent(at_ms)
+
+    def _recent(self, at_ms: int) -> bool:
+        return self._clock.now_ms() - at_ms <= UNKNOWN_MS_MAX
 
     async def _target_of(self, origin: InvocationId) -> str:
         summary = await self._store.read_invocation(origin)
@@ -257,10 +294,12 @@ class Dispatcher:
         self._producing.discard((origin, position))
         self._acknowledge(origin, position)
 
-    async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool:
+    async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool | None:
         caller = Caller(origin, entry.command_index, position)
         status = await self._store.attach(entry.invocation_id, "", caller=str(caller))
         if status is None:
+            if not await self._gone(origin, position, entry.invocation_id, entry.at_ms):
+                return None
             gone = Failure(404, f"there is no invocation {entry.invocation_id}, or it is kept no longer")
             return await self._tell(caller, gone)
         if status.outcome is not None:
@@ -279,18 +318,14 @@ class Dispatcher:
                 entry.invocation_id, completion, once=f"c:{entry.awaited_index}", here=self._worker
             )
         self._on_due(delivery.due)
-        return True
+        return delivery.result != UNKNOWN
 
-    async def _cancel(self, invocation_id: InvocationId, *, once: str) -> Delivery:
+    async def _cancel(self, invocation_id: InvocationId, *, once: str) -> bool:
         delivery = await self._store.deliver(
             invocation_id, Cancelled(self._clock.now_ms()), once=once, here=self._worker
         )
         self._on_due(delivery.due)
-        return delivery
-
-    def _reached(self, delivery: Delivery, at_ms: int) -> bool:
-        """Whether nothing is left to do: whom it is for may come to be known until long after `at_ms`."""
-        return delivery.result != "unknown" or self._clock.now_ms() - at_ms > UNKNOWN_MS_MAX
+        return delivery.result != UNKNOWN
 
     async def _claim(self, due: ResumeDue) -> None:
         lease = Lease(due.invocation_id, due.epoch + 1, self._new_token(), self._worker)
