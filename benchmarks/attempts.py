@@ -40,6 +40,9 @@ class NoOutward:
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
         """See `attempt_limits.Outward`."""
 
+    def follow(self) -> None:
+        """See `Outward`: nothing follows here."""
+
     def act(self, due: Sequence[Due]) -> None:
         """See `attempt_limits.Outward`."""
 

@@ -15,7 +15,10 @@ from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 from .memory_ending import finish
 from .memory_objects import handed, state_of, take_effect
 from .memory_slot import Record, Slot
-from .store import Appended, Claim, Concluded, Lease
+from .store import Appended, Claim, Concluded, Follow, Lease
+
+FOLLOW_ENTRIES_MAX = 100
+"""A longer journal is not handed over with the object, but claimed by itself; as in `scripts/complete.lua`."""
 
 
 def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -> Claim | None:
@@ -73,6 +76,7 @@ def complete(
     retention_ms: int,
     journal_retention_ms: int,
     timers: Sequence[int],
+    follow: Follow | None,
     now_ms: int,
 ) -> Concluded:
     """See `Store.complete`."""
@@ -81,11 +85,13 @@ def complete(
     invocation_id = lease.invocation_id
     record = fenced(slot, lease)
     if not _is_new(record, after=after, seq=seq):
-        following = handed(slot, record.object, invocation_id) if record.mode == "exclusive" else None
-        return Concluded(list(record.reply_to), record.told, following, record.length)
+        token = "" if follow is None else follow.token
+        following = handed(slot, record.object, invocation_id, token) if record.mode == "exclusive" else None
+        told = Concluded(list(record.reply_to), record.told, following, record.length)
+        return _followed(slot, lease, told, follow, now_ms)
     _write(slot, record, lease, entries, seq=seq, now_ms=now_ms)
     slot.due.drop(*(f"sleep:{invocation_id}:{index}" for index in timers))
-    return finish(
+    told = finish(
         slot,
         invocation_id,
         record,
@@ -94,6 +100,15 @@ def complete(
         retention_ms=retention_ms,
         journal_retention_ms=journal_retention_ms,
     )
+    return _followed(slot, lease, told, follow, now_ms)
+
+
+def _followed(slot: Slot, lease: Lease, told: Concluded, follow: Follow | None, now_ms: int) -> Concluded:
+    following = told.following
+    if follow is None or following is None or slot.records[following.invocation_id].length >= FOLLOW_ENTRIES_MAX:
+        return told
+    taken = Lease(following.invocation_id, following.epoch + 1, follow.token, lease.worker)
+    return told._replace(claim=claim(slot, taken, now_ms=now_ms, lease_ms=follow.lease_ms, at_ms=follow.at_ms))
 
 
 def leave(

@@ -122,7 +122,7 @@ def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output,
 
 
 def _ended(invocation_id: InvocationId, output: Output, concluded: Concluded) -> Delivery:
-    topics, callers, following, _ = concluded
+    topics, callers, following, *_ = concluded
     due: list[Due] = [ReplyDue(invocation_id, topics, output.outcome, callers)]
     return Delivery("delivered", due if following is None else [*due, following])
 

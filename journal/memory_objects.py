@@ -49,12 +49,14 @@ def _end_queue(slot: Slot, target: str) -> None:
         del slot.queues[target]
 
 
-def handed(slot: Slot, target: str, invocation_id: InvocationId) -> ResumeDue | None:
-    """Who holds the object after it and is ready to be claimed: for a repeated `release`."""
+def handed(slot: Slot, target: str, invocation_id: InvocationId, token: str) -> ResumeDue | None:
+    """Who holds the object after it and is ready to be claimed, or was by `token`: for a repeated `release`."""
     holder = slot.holders.get(target)
     if holder is None or holder == invocation_id:
         return None
     record = slot.records.get(holder)
+    if record is not None and token and record.token == token:
+        return ResumeDue(InvocationId(holder), record.epoch - 1, record.service)
     if record is None or record.status != "ready":
         return None
     return ResumeDue(InvocationId(holder), record.epoch, record.service)

@@ -31,6 +31,7 @@ from .store import (
     Claimed,
     Concluded,
     Duplicate,
+    Follow,
     Full,
     Lease,
     Queued,
@@ -73,6 +74,7 @@ class MemoryStore(MemoryOutside, MemoryReads):
         retention_ms: int,
         journal_retention_ms: int,
         timers: Sequence[int] = (),
+        follow: Follow | None = None,
     ) -> asyncio.Future[Concluded]:
         """See `Store.complete`."""
         slot, now_ms = self._at(lease.invocation_id)
@@ -86,6 +88,7 @@ class MemoryStore(MemoryOutside, MemoryReads):
                 retention_ms=retention_ms,
                 journal_retention_ms=journal_retention_ms,
                 timers=timers,
+                follow=follow,
                 now_ms=now_ms,
             )
         )

@@ -20,7 +20,7 @@ from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
 from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
-from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Lease, Swept
+from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
 from .wire import Argument, Wire, same
 
 _EFFECTIVE = frozenset((*OUTGOING, SetState, ClearState, ClearAll))
@@ -132,6 +132,7 @@ class RedisStore(RedisOutside, RedisReads):
         retention_ms: int,
         journal_retention_ms: int,
         timers: Sequence[int] = (),
+        follow: Follow | None = None,
     ) -> Awaitable[Concluded]:
         """See `Store.complete`."""
         keys = self._keys.of(lease.invocation_id)
@@ -150,11 +151,15 @@ class RedisStore(RedisOutside, RedisReads):
             REPLY_LEASE_MS,
             self._keys.prefix(keys.slot),
             self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
+            *((b"", b"", b"") if follow is None else _follow(lease, follow)),
             len(timers),
             *(f"sleep:{lease.invocation_id}:{index}" for index in timers),
             *bodies,
         )
-        return self._script("complete", keys, arguments, as_concluded)
+        if follow is None:
+            return self._script("complete", keys, arguments, as_concluded)
+        token = follow.token
+        return self._script("complete", keys, arguments, lambda reply: as_concluded(reply, lease.worker, token))
 
     def _leave(
         self,
@@ -236,6 +241,10 @@ class RedisStore(RedisOutside, RedisReads):
             self._script("renew", self._keys.of(lease.invocation_id), (*lease[:3], lease_ms), same) for lease in leases
         ]
         return [None if reply < 0 else reply for reply in await all_of(replies)]
+
+
+def _follow(lease: Lease, follow: Follow) -> tuple[Argument, Argument, Argument]:
+    return follow.token, follow.lease_ms, encode(AttemptStarted(follow.at_ms, lease.worker))[1]
 
 
 def _written(lease: Lease, entries: Sequence[Entry]) -> tuple[list[Argument], list[Argument], bool]:

@@ -151,10 +151,15 @@ def _resume(row: Sequence[bytes] | None) -> ResumeDue | None:
     return ResumeDue(InvocationId(invocation_id.decode()), int(epoch), service.decode())
 
 
-def as_concluded(reply: Sequence[Any]) -> Concluded:
-    """The answer of `complete`."""
-    topics, callers, following, length = reply
-    return Concluded(topics.decode().split(), _callers(callers), _resume(following), length)
+def as_concluded(reply: Sequence[Any], worker: str = "", token: str = "") -> Concluded:
+    """The answer of `complete`; `worker` claimed the next one with `token`, if it was claimed."""
+    topics, callers, row, length = reply[:4]
+    following, claim = _resume(row), None
+    if following is not None and len(reply) > 4 and reply[4]:
+        lease = Lease(following.invocation_id, reply[4][0], token, worker)
+        claimed = as_claim(reply[4], lease)
+        claim = None if claimed is None else claimed[0]
+    return Concluded(topics.decode().split(), _callers(callers), following, length, claim)
 
 
 def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:

@@ -37,6 +37,7 @@ from .transitions import (
     Delivery,
     Due,
     Duplicate,
+    Follow,
     Full,
     HintDue,
     Lease,
@@ -69,6 +70,7 @@ __all__ = [
     "Delivery",
     "Due",
     "Duplicate",
+    "Follow",
     "Full",
     "HintDue",
     "Lease",
@@ -136,10 +138,12 @@ class Store(Protocol):
         retention_ms: int,
         journal_retention_ms: int,
         timers: Sequence[int] = (),
+        follow: Follow | None = None,
     ) -> Awaitable[Concluded]:
         """Record the outcome: `entries` ends with the `Output`. An exclusive one hands its object to the next.
 
-        `timers` are command indices of sleeps that nobody waits for any more. Where nobody is to be told and nothing
+        `timers` are command indices of sleeps that nobody waits for any more. With `follow` the next one is claimed by
+        this worker in the same transition, unless its journal is long. Where nobody is to be told and nothing
         that it sent is under way retention begins now, else with the last acknowledgement.
 
         Raises:

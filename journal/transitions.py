@@ -235,16 +235,29 @@ class Swept(NamedTuple):
     at_ms: int
 
 
+class Follow(NamedTuple):
+    """How the next invocation of an object is claimed by the worker that completes the one before it.
+
+    `at_ms` is now, for display.
+    """
+
+    token: str
+    lease_ms: int
+    at_ms: int
+
+
 class Concluded(NamedTuple):
     """Who wants to know the outcome that was recorded, and who has the object next, ready to be claimed.
 
-    `length` is the journal's: what was written with the outcome stands at its end.
+    `length` is the journal's: what was written with the outcome stands at its end. `claim` is there where the next one
+    was claimed with it, and goes before `following`.
     """
 
     topics: Sequence[str]
     callers: Sequence[Caller]
     following: ResumeDue | None
     length: int
+    claim: Claim | None = None
 
 
 class Delivery(NamedTuple):

@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from perdure.journal.machine import Machine
-from perdure.journal.store import Claim, Due, Store
+from perdure.journal.store import Claim, Due, Follow, Store
 from perdure.schemas.commands import ClearAll, ClearState, SetState
 from perdure.schemas.entries import OUTGOING, Entry, Input, Outcome, Waiting, Written
 from perdure.schemas.errors import JournalMismatchError, UsageError
@@ -181,6 +181,10 @@ class Attempt(Departing):
     def act(self, due: Sequence[Due]) -> None:
         """See `Issuer.act`."""
         self._outward.act(due)
+
+    def follow(self) -> Follow | None:
+        """How the next invocation of its object is claimed with this one's outcome."""
+        return self._outward.follow()
 
     def poke(self, length: int) -> None:
         """The journal is said to have that many entries: learn those that are not known here."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from perdure.journal.store import Due
+from perdure.journal.store import Due, Follow
 from perdure.schemas.entries import Entry
 from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId
@@ -31,6 +31,9 @@ class Outward(Protocol):
 
     def act(self, due: Sequence[Due]) -> None:
         """Do what a transition of the store has left to do."""
+
+    def follow(self) -> Follow | None:
+        """How the next invocation of an object is claimed with the outcome of the one before; `None`: not here."""
 
 
 @dataclass(frozen=True, slots=True)

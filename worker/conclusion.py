@@ -36,7 +36,7 @@ from .departures import (
     Releasing,
     Suspending,
 )
-from .handler import decode_argument, encode_result
+from .handler import HandlerMode, decode_argument, encode_result
 from .leash import leashed
 from .object_context import context_class
 from .record_source import read_source
@@ -219,12 +219,13 @@ async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Compl
         retention_ms=attempt.limits.retention_ms,
         journal_retention_ms=attempt.limits.journal_retention_ms,
         timers=attempt.unfired,
+        follow=attempt.follow() if attempt.claim.mode == HandlerMode.EXCLUSIVE else None,
     )
     if attempt.writer.sends:
         for at, entry in enumerate(entries, concluded.length - len(entries) + 1):
             if isinstance(entry, OUTGOING):
                 attempt.sent(at, entry)
-    return Completed(outcome, concluded.topics, concluded.callers, concluded.following)
+    return Completed(outcome, concluded.topics, concluded.callers, concluded.following, concluded.claim)
 
 
 async def _fail(attempt: Attempt, error: BaseException, command: str) -> AttemptEnd:

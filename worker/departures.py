@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.journal.store import Caller, ResumeDue
+from perdure.journal.store import Caller, Claim, ResumeDue
 from perdure.schemas.entries import Outcome
 
 
@@ -48,13 +48,15 @@ Departure = Failing | Pausing | Holding | Releasing | Suspending | Losing
 class Completed(NamedTuple):
     """The outcome is recorded.
 
-    `topics` want it as a reply and `callers` in their journals; `following` has the object now.
+    `topics` want it as a reply and `callers` in their journals; `following` has the object now, by
+    `claim` where it was claimed with it.
     """
 
     outcome: Outcome
     topics: Sequence[str]
     callers: Sequence[Caller] = ()
     following: ResumeDue | None = None
+    claim: Claim | None = None
 
 
 class Left(NamedTuple):

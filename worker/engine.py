@@ -21,6 +21,7 @@ from functools import partial
 from perdure.journal.store import (
     CascadeDue,
     Due,
+    Follow,
     HintDue,
     Lease,
     OutgoingDue,
@@ -239,6 +240,12 @@ class Engine:
             else:
                 self._due([item])
 
+    def follow(self) -> Follow | None:
+        """See `Outward`: who completes leaves room for one; but a worker that stops begins nothing."""
+        if self._stopping.is_set():
+            return None
+        return Follow(self._new_token(), self._settings.lease_ms, self._clock.now_ms())
+
     def held(self) -> Sequence[Lease]:
         """See `HeldLeases`."""
         return self._attempts.leases()
@@ -348,10 +355,12 @@ class Engine:
     def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
         claim = attempt.claim
         match end:
-            case Completed(outcome, topics, callers, following):
+            case Completed(outcome, topics, callers, following, following_claim):
                 if topics or callers:
                     self._replies.put(claim.lease.invocation_id, topics, callers, outcome)
-                if following is not None:
+                if following_claim is not None:
+                    self._attempts.start(following_claim)
+                elif following is not None:
                     self._hand_over(following)
             case Released():
                 self._resume(claim.lease.invocation_id, claim.lease.epoch, claim.service)

@@ -5,33 +5,49 @@
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] epoch  [3] token  [4] after  [5] seq  [6] retention_ms  [7] journal_retention_ms  [8] body of the output
 --     [9] reply_lease_ms  [10] slot prefix  [11] key of the state, or '' where no entry does more than stand in the journal
---     [12] count of timers that nobody waits for any more, then their members, then (type, body) each
--- Returns {reply topics, callers, next of the object or false, length}, each of the first two '' where there is none
+--     [12] token for the next of the object, to be claimed at once, or ''  [13] lease_ms of that  [14] body of its attempt's entry
+--     [15] count of timers that nobody waits for any more, then their members, then (type, body) each
+-- Returns {reply topics, callers, next of the object or false, length, its claim or false}, each of the first two '' where there
+--     is none; the claim is as `take` returns it
 -- Errors: FENCED <epoch>, GAP <length>
 local id = ARGV[1]
 local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
-  'epoch', 'token', 'length', 'seq')
+  'epoch', 'token', 'length', 'seq', 'worker')
 if h[9] ~= ARGV[2] or h[10] ~= ARGV[3] then return redis.error_reply('FENCED ' .. tostring(h[9])) end
 local length = tonumber(h[11])
+
+-- A long journal is read in pages, by who claims it later.
+local ENTRIES_MAX = 100
+
+local function hand_over(told)
+  local following = told[3]
+  if not following or ARGV[12] == '' then return told end
+  local keys = keys_of(ARGV[10], following[1])
+  if tonumber(redis.call('HGET', keys[1], 'length')) >= ENTRIES_MAX then return told end
+  -- include take
+  told[5] = take(keys, ARGV[10], following[1], following[2], ARGV[12], h[13] or '', ARGV[13], ARGV[14], ENTRIES_MAX)
+  return told
+end
+
 if h[12] and tonumber(ARGV[5]) <= tonumber(h[12]) then
-  return {h[3] or '', h[4] or '', h[6] == 'exclusive' and handed(ARGV[10], h[7] .. '/' .. h[8], id), length}
+  return hand_over({h[3] or '', h[4] or '', h[6] == 'exclusive' and handed(ARGV[10], h[7] .. '/' .. h[8], id, ARGV[12]), length})
 end
 if tonumber(ARGV[4]) > length then return redis.error_reply('GAP ' .. length) end
-local now, timers = now_ms(), tonumber(ARGV[12])
+local now, timers = now_ms(), tonumber(ARGV[15])
 if ARGV[11] ~= '' then
   local due, state, outbox_lease = KEYS[3], ARGV[11], ARGV[9]
   local function time_ms() return now end
   -- include effects
   local outgoing, position = 0, length
-  for i = 13 + timers, #ARGV, 2 do
+  for i = 16 + timers, #ARGV, 2 do
     position = position + 1
     outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
   end
   if outgoing > 0 then h[5] = redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
 end
-for i = 13 + timers, #ARGV, 2 do
+for i = 16 + timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
-for i = 13, 12 + timers do redis.call('ZREM', KEYS[3], ARGV[i]) end
-return finish(KEYS, ARGV[10], id, h, ARGV[8], length, ARGV[5], now, ARGV[6], ARGV[7], ARGV[9])
+for i = 16, 15 + timers do redis.call('ZREM', KEYS[3], ARGV[i]) end
+return hand_over(finish(KEYS, ARGV[10], id, h, ARGV[8], length, ARGV[5], now, ARGV[6], ARGV[7], ARGV[9]))

@@ -39,10 +39,11 @@ local function enter(slot, target, id)
   return true
 end
 
--- Who holds the object after `id` and is ready to be claimed: for a repeated `release`.
-local function handed(slot, target, id)
+-- Who holds the object after `id` and is ready to be claimed, or was by `token`: for a repeated `release`.
+local function handed(slot, target, id, token)
   local holder = redis.call('HGET', slot .. 'object:' .. target, 'holder')
   if not holder or holder == id then return false end
-  local h = redis.call('HMGET', slot .. 'invocation:' .. holder, 'status', 'epoch', 'service')
+  local h = redis.call('HMGET', slot .. 'invocation:' .. holder, 'status', 'epoch', 'service', 'token')
+  if token ~= '' and h[4] == token then return {holder, tostring(tonumber(h[2]) - 1), h[3]} end
   return h[1] == 'ready' and {holder, h[2], h[3]}
 end

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from perdure.journal.store import Claimed, Duplicate, Full, Lease, Queued, ResumeDue, Scheduled
+from perdure.journal.store import Claimed, Duplicate, Follow, Full, Lease, Queued, ResumeDue, Scheduled
 from perdure.schemas.commands import ClearAll, ClearState, SetState
-from perdure.schemas.entries import Cancelled, Entry
+from perdure.schemas.entries import AttemptStarted, Cancelled, Entry, Signalled, Success
 from perdure.schemas.errors import FencedError
 from perdure.schemas.ids import InvocationId
 
@@ -60,6 +60,40 @@ async def test_a_repeated_outcome_names_the_next_again(bench: Bench) -> None:
     assert await completed(bench, first) == await completed(bench, first)
     await claimed(bench, Lease(second, 0, "", ""))
     assert (await completed(bench, first)).following is None
+
+
+async def test_the_next_is_claimed_with_the_outcome(bench: Bench) -> None:
+    """In the same transition, with the state as the outcome left it; a repeat brings the same claim again."""
+    first = await admitted(bench, **EXCLUSIVE)
+    second = await queued(bench)
+    given: dict[str, Any] = {"retention_ms": MINUTE_MS, "journal_retention_ms": MINUTE_MS}
+    given["follow"] = Follow("next", LEASE_MS, 7)
+    told = await bench.store.complete(first, [SetState(0, "n", b"1"), output()], after=1, seq=1, **given)
+    claim = told.claim
+    assert claim is not None
+    assert claim.lease == Lease(second, 1, "next", first.worker, TARGET)
+    assert [entry for _, _, entry in claim.entries][1:] == [AttemptStarted(7, first.worker)]
+    assert claim.state == {"n": b"1"}
+    assert (claim.mode, claim.handler) == ("exclusive", "greet")
+    assert (await fields_of(bench, second))["status"] == "running"
+    again = await bench.store.complete(first, [SetState(0, "n", b"1"), output()], after=1, seq=1, **given)
+    assert again.claim == claim
+    assert (await bench.store.append(claim.lease, [run(0)], after=2, seq=1, progress=True)).length == 3
+    await bench.pass_ms(LEASE_MS + 1)
+    assert [type(due) for due in await sweep_all(bench)] == [ResumeDue]
+
+
+async def test_a_long_journal_is_not_handed_over(bench: Bench) -> None:
+    """One with many signals before it began is ready, and read in pages by who claims it."""
+    first = await admitted(bench, **EXCLUSIVE)
+    second = await queued(bench)
+    for number in range(100):
+        await bench.store.deliver(second, Signalled("go", 1, Success(b"1")), once=f"s:{number}")
+    given: dict[str, Any] = {"retention_ms": MINUTE_MS, "journal_retention_ms": MINUTE_MS}
+    told = await bench.store.complete(first, [output()], after=1, seq=1, **given, follow=Follow("next", LEASE_MS, 7))
+    assert told.claim is None
+    assert told.following == ResumeDue(second, 0, "Greeter")
+    assert len((await claimed(bench, Lease(second, 0, "", ""))).entries) == 102
 
 
 async def test_nobody_claims_what_was_handed_over(bench: Bench) -> None:

@@ -166,6 +166,9 @@ class Stage:
         """See `Outward`: on a stage nothing leaves the journal."""
         self.sent.append((position, entry))
 
+    def follow(self) -> None:
+        """See `Outward`: nothing follows here."""
+
     def act(self, due: Sequence[Due]) -> None:
         """See `Outward`."""
 
