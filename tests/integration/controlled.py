@@ -26,9 +26,13 @@ STATUSES = ("scheduled", "pending", "step", "waiting", "suspended", "backing-off
 
 
 class Controlled:
-    """A service, an object and a workflow, what they did, and what they wait for."""
+    """A service, an object and a workflow, what they did, and what they wait for.
 
-    def __init__(self) -> None:
+    Args:
+        retention: How long results and journals are kept.
+    """
+
+    def __init__(self, *, retention: timedelta = HOUR) -> None:
         self.effects: Counter[str] = Counter()
         self.awakeables: list[str] = []
         self.gate = asyncio.Event()
@@ -39,8 +43,10 @@ class Controlled:
         self._define_work()
         self._define_callers()
         self._define_account()
-        self._define_sign()
-        self.application: Application = app([self.service, self.account, self.sign])
+        self._define_sign(retention)
+        self.application: Application = app(
+            [self.service, self.account, self.sign], journal_retention=retention, idempotency_retention=retention
+        )
 
     def _define_work(self) -> None:
         service = self.service
@@ -91,6 +97,10 @@ class Controlled:
             return await ctx.service_call(self.waits, "called")
 
         @service.handler()
+        async def grandparent(ctx: Context) -> Any:
+            return await ctx.service_call(parent, "call")
+
+        @service.handler()
         async def saga(ctx: Context) -> str:
             await ctx.run("book", lambda: self.effects.update(["book"]))
             try:
@@ -133,10 +143,10 @@ class Controlled:
 
         self.hold, self.add, self.total = hold, add, total
 
-    def _define_sign(self) -> None:
+    def _define_sign(self, retention: timedelta) -> None:
         sign = self.sign
 
-        @sign.main()
+        @sign.main(workflow_retention=retention)
         async def run(ctx: WorkflowContext, name: str) -> str:
             ctx.set("name", name)
             return f"{name} {await ctx.promise('click', type_hint=str)}"

@@ -199,6 +199,23 @@ async def test_compensations_run_and_a_second_cancellation_interrupts_them(deplo
         assert world.effects == {"book": 1, "unbook": 1, "give up": 1}
 
 
+@pytest.mark.parametrize("action", ["cancel", "kill"])
+async def test_what_was_called_by_what_was_called_ends_too(deployment: Deployment, action: str) -> None:
+    """To the end of the chain."""
+    async with running(deployment) as (world, client):
+        handle = await client.send("Work/grandparent")
+        await wait_until(lambda: world.awakeables)
+        await getattr(handle, action)()
+        with pytest.raises(TerminalError, match="cancelled" if action == "cancel" else "killed"):
+            await handle.result(timeout=PATIENCE)
+
+        async def all_ended() -> bool:
+            page = await client.list_invocations(InvocationFilter(statuses=("completed",)))
+            return {view.handler for view in page.invocations} == {"grandparent", "parent", "waits"}
+
+        await wait_until(all_ended)
+
+
 async def _waits_for(client: Client, invocation_id: str, signal: str) -> bool:
     try:
         found = await entries(client, invocation_id)
@@ -281,8 +298,8 @@ async def test_what_cannot_be_asked_is_refused(plain: Deployment) -> None:
             await client.control_many("kill", InvocationFilter(), limit=0)
 
 
-async def test_what_expires_leaves_nothing_behind(plain: Deployment) -> None:
-    """Completed, failed, killed, cancelled, objects, workflows, promises: purged or expired, no key is left."""
+async def test_what_is_purged_leaves_nothing_behind(plain: Deployment) -> None:
+    """Completed, killed with callees, cancelled, queued, workflows with promises: no key is left."""
     async with running(plain) as (world, client):
         await client.call(world.echo, 1, timeout=PATIENCE)
         await client.call(world.add, 1, key="k", timeout=PATIENCE)
@@ -310,22 +327,34 @@ async def test_what_expires_leaves_nothing_behind(plain: Deployment) -> None:
             return not (await client.list_invocations()).invocations
 
         await wait_until(all_purged)
-        wire = client._store._wire
-
-        async def keys() -> list[str]:
-            prefix = f"{plain.settings.namespace}:{{"
-            found = [
-                raw.decode() for raw in await wire.call((b"KEYS", plain.settings.namespace + ":*"), lambda reply: reply)
-            ]
-            return [key for key in found if key.startswith(prefix)]
-
-        await wait_until(lambda: _none(keys), description="no key is left")
+        await wait_until(lambda: _nothing_left(client), description="no key is left")
 
 
-async def _none(keys: object) -> bool:
-    assert callable(keys)
-    found: list[str] = await keys()
-    return found == []
+async def _nothing_left(client: Client) -> bool:
+    pattern = f"{client._settings.namespace}:{{*"
+    found: list[bytes] = await client._store._wire.call((b"KEYS", pattern), lambda reply: reply)
+    return not found
+
+
+async def test_what_is_kept_for_a_while_is_gone_after_it(plain: Deployment) -> None:
+    """Results, failures, journals, calls and their replies, a workflow with its state: no key is left."""
+    kept = timedelta(seconds=1)
+    world = Controlled(retention=kept)
+    application = world.application
+    async with plain.sender(application), plain.worker(application), plain.client() as client:
+        await client.call(world.echo, 1, timeout=PATIENCE)
+        await client.call(world.echo, 2, idempotency_key="mine", timeout=PATIENCE)
+        parent = asyncio.create_task(client.call(world.parent, "call", timeout=PATIENCE))
+        await wait_until(lambda: world.awakeables)
+        await client.reject_awakeable(world.awakeables[0], "no")
+        with pytest.raises(TerminalError, match="no"):
+            await parent
+        await client.resolve_promise(world.sign, "w", "click", "yes")
+        assert await client.call(world.run, "ada", key="w", timeout=PATIENCE) == "ada yes"
+        assert await client.call(world.add, 1, key="k", timeout=PATIENCE) == 1
+        # What an object holds is kept until somebody removes it.
+        await client.clear_state(world.account, "k")
+        await wait_until(lambda: _nothing_left(client), description="no key is left")
 
 
 async def test_pages_of_a_listing(plain: Deployment) -> None:
