@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from hypothesis import strategies as st
 
 from perdure.journal.machine import Machine
-from perdure.journal.moves import Execute, Ready, Suspend, Wait
+from perdure.journal.moves import Execute, Interrupt, Ready, Suspend, Wait
 from perdure.schemas.codec import decode, encode
 from perdure.schemas.entries import (
     AttemptStarted,
@@ -229,6 +229,8 @@ class _Attempt:
                     return suspend
                 case Wait() as wait:
                     return wait
+                case Interrupt():
+                    raise AssertionError("nobody cancels these programs")
 
     def _execute(self, index: int, failed: StepFailed | None) -> None:
         assert index not in self.world.recorded(Run), "a step whose result is in the journal is never executed again"

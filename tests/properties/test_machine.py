@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Ready, Step
-from perdure.schemas.entries import Identity, Outcome, Run, Sleep, StepFailed
+from perdure.schemas.commands import Lookup
+from perdure.schemas.entries import CancelChild, Identity, Outcome, Run, Sleep, StepFailed
 from perdure.schemas.errors import JournalMismatchError
 
 from .machine_world import Program, World, programs, schedules
@@ -60,7 +61,7 @@ def test_a_handler_that_ends_early_is_a_mismatch(program: Program, rolls: list[i
 class SeenBeforeRecorded(Machine):
     """Planted bug: a step's result is visible before it came back from the store."""
 
-    def propose(self, entry: Run | StepFailed) -> None:
+    def propose(self, entry: Run | StepFailed | Lookup | CancelChild) -> None:
         """See `Machine`."""
         super().propose(entry)
         if isinstance(entry, Run):
@@ -71,7 +72,7 @@ class LastCompletionWins(Machine):
     """Planted bug: a completion that comes later replaces the first one."""
 
     def _complete(self, index: int, outcome: Outcome) -> None:
-        waiting = [ready for ready in self._ready if ready.command_index == index]
+        waiting = [ready for ready in self._ready if isinstance(ready, Ready) and ready.command_index == index]
         if waiting:
             self._ready[self._ready.index(waiting[0])] = Ready(index, outcome)
         super()._complete(index, outcome)
@@ -90,7 +91,8 @@ class LowestIndexFirst(Machine):
 
     def poll(self, *, deliver: bool = True) -> Step:
         """See `Machine`."""
-        ready = sorted(self._ready, key=lambda item: item.command_index)
+        results = [item for item in self._ready if isinstance(item, Ready)]
+        ready = sorted(results, key=lambda item: item.command_index)
         self._ready.clear()
         self._ready.extend(ready)
         return super().poll(deliver=deliver)
