@@ -30,6 +30,8 @@ def play(program: Program, dies: list[tuple[int, bool]], *, always_replay: bool,
         try:
             async with asyncio.timeout(3):
                 story, witness = await perform_with_crashes(stage, program, dies)
+        except TimeoutError as error:
+            raise AssertionError("the invocation gets stuck") from error
         finally:
             stage.close()
             undo()
