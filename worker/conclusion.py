@@ -106,6 +106,10 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
 async def _call(attempt: Attempt) -> Outcome:
     handler = attempt.handler
     token = SCOPE.set(attempt)
+    # Context managers around the handler may ask for it, too.
+    attempt.context = context_class(handler)(
+        attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id)
+    )
     try:
         raw = await (_result_inside(attempt) if handler.context_managers else _result(attempt))
     except (Exception, SystemExit) as error:
@@ -129,8 +133,7 @@ async def _result(attempt: Attempt) -> bytes:
     sealer = attempt.limits.sealer
     given = attempt.input.value
     argument = decode_argument(handler, given if sealer is None else sealer.open(given))
-    context = context_class(handler)(attempt, lambda: _request(attempt), lambda: seeded_random(attempt.invocation_id))
-    attempt.context = context
+    context = attempt.context
     attempt.playing = True
     try:
         called = handler.fn(context, argument) if handler.takes_argument else handler.fn(context)

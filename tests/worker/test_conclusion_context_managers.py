@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perdure.schemas.errors import TerminalError
-from perdure.worker.context import Context
+from perdure.worker.context import Context, current_context
 from perdure.worker.context_managers import ContextManagerFactory
 from perdure.worker.departures import Left
 from perdure.worker.handler import Handler, handler_of
@@ -48,6 +48,23 @@ def handler_inside(fn: Any, *managers: ContextManagerFactory) -> Handler:
     """`fn` as a handler, the first context manager given to its service and the others to itself."""
     service = Service("Stage", invocation_context_managers=managers[:1])
     return handler_of(service.handler("play", invocation_context_managers=managers[1:])(fn))
+
+
+async def test_they_know_the_context(plain_stage: Stage) -> None:
+    """What the handler will be called with, and through it the request."""
+    seen: list[Context | None] = []
+
+    @contextlib.asynccontextmanager
+    async def manager() -> AsyncIterator[None]:
+        seen.append(current_context())
+        yield
+
+    async def play(ctx: Context) -> bool:
+        seen.append(ctx)
+        return True
+
+    await plain_stage.play(handler_inside(play, manager))
+    assert seen[0] is seen[1] is not None
 
 
 async def test_they_are_entered_in_order_and_left_in_reverse(plain_stage: Stage) -> None:
