@@ -12,7 +12,7 @@ import typer.main
 
 from perdure.worker.cli import app
 from perdure.worker.settings import PREFIX, unknown_variables
-from tests.documents import PAGES, ROOT, commands, links
+from tests.documents import PAGES, ROOT, blocks, commands, links
 
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # typer has a click of its own, or the installed one: by its attributes it is the same.
@@ -58,3 +58,11 @@ def test_variables_exist(page: Path) -> None:
     """Every PERDURE_ variable that a page names is a setting."""
     names = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
     assert unknown_variables(names) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_programs_are_run(page: Path) -> None:
+    """A page of docs/ with a program in it has a test that runs it; blocks with a title are their own test's affair."""
+    programs = [block for block in blocks(page) if block.language == "python" and not block.title]
+    if programs and page.parent == ROOT / "docs":
+        assert (ROOT / "tests" / "pages" / f"test_{page.stem}.py").exists()
