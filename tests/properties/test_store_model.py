@@ -19,7 +19,7 @@ from perdure.schemas.entries import Entry
 from perdure.worker.clock import system_random
 from tests.journal.store_contract import Bench, MemoryBench, redis_bench
 
-from .store_side_by_side import SideBySide
+from .store_with_clients import WithClients
 
 
 class Honest(MemoryStore):
@@ -62,7 +62,7 @@ def check(
 ) -> None:
     """Run the machine within the bound."""
 
-    class Opened(SideBySide):
+    class Opened(WithClients):
         def __init__(self) -> None:
             super().__init__(open_benches)
 
