@@ -47,7 +47,6 @@ class Omitted(NamedTuple):
 
 _NO_SCOPES = "there are no scopes and limit keys: concurrency is bounded by worker, and by key with objects"
 _SUBSCRIPTIONS = "comes with the conformance tests of subscriptions"
-_CONTROL = "comes with the operator's controls"
 
 OMITTED: Final = (
     Omitted(Scenario("Custom", "*"), "its tests are shell commands that each SDK brings; there is nothing to verify"),
@@ -76,8 +75,6 @@ OMITTED: Final = (
     Omitted(Scenario("KafkaTest", "callServiceHandler"), _SUBSCRIPTIONS),
     Omitted(Scenario("KafkaTest", "shouldGenerateTraces"), "there is no tracing yet"),
     Omitted(Scenario("OpenAPITest", "*"), "there is no ingress to describe"),
-    Omitted(Scenario("RestartAsNewInvocationTest", "restartCompletedWithTerminalException"), _CONTROL),
-    Omitted(Scenario("RestartAsNewInvocationTest", "restartFromPrefix"), _CONTROL),
     Omitted(Scenario("TracingTest", "*"), "there is no tracing yet"),
     Omitted(
         Scenario("UpgradeTest", "*"),

@@ -194,6 +194,20 @@ async def fails_after_attempts(ctx: Context, name: str) -> int:
     return executions[f"{name} once"]
 
 
+@plain_cases.handler("failsForGood")
+async def fails_for_good(ctx: Context, name: str) -> int:
+    """Fail terminally until the test has mended it, by that name."""
+    once = await ctx.run_typed("once", lambda: _counted(name))
+    if not executions[f"{name} mended"]:
+        raise TerminalError("nobody has mended this")
+    return once
+
+
+def _counted(name: str) -> int:
+    executions[name] += 1
+    return executions[name]
+
+
 @plain_cases.handler("sleepOnce")
 async def sleep_once(ctx: Context) -> str:
     """Sleep and return."""

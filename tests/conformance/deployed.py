@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 from perdure import Handle
-from perdure.journal.store import Due
-from perdure.schemas.ids import InvocationId, id_of_workflow
+from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
 from perdure.worker.envelope import NOTHING
-from perdure.worker.handler import handler_of
 from perdure.worker.settings import Settings
 from tests.integration.deployment import PATIENCE, Deployment
 from tests.waiting import wait_until
@@ -48,9 +46,8 @@ class Deployed:
         outside: Hands on its invocations.
     """
 
-    def __init__(self, point: Point, deployment: Deployment, *, client: Client, outside: Outside) -> None:
+    def __init__(self, point: Point, *, client: Client, outside: Outside) -> None:
         self.point = point
-        self.deployment = deployment
         self.client = client
         self.outside = outside
         self._numbers = itertools.count()
@@ -88,11 +85,7 @@ class Deployed:
         self, main: Callable[..., Awaitable[Any]], argument: object = NOTHING, *, key: str
     ) -> InvocationId:
         """Start a workflow, or find that it was started, and return the id of its one run."""
-        untyped: Any = main
-        await self.client.send(untyped, argument, key=key)
-        invocation_id = id_of_workflow(handler_of(main).service, key)
-        await self.outside.known(invocation_id)
-        return invocation_id
+        return (await self.send(main, argument, key=key)).invocation_id
 
     async def result(self, invocation_id: str) -> Any:
         """The result of any invocation that is admitted."""
@@ -114,14 +107,8 @@ async def deploy(settings: Settings, point: Point) -> AsyncIterator[Deployed]:
     async with contextlib.AsyncExitStack() as stack:
         # Creates the topics, which a worker does while it begins already.
         await stack.enter_async_context(deployment.sender(application))
-        engines = [
+        for number in range(point.workers):
             await stack.enter_async_context(deployment.worker(application, worker_id=f"worker-{number}"))
-            for number in range(point.workers)
-        ]
         client = await stack.enter_async_context(deployment.client())
         store = await stack.enter_async_context(deployment.store())
-
-        def on_due(due: Sequence[Due]) -> None:
-            engines[0]._due(due)
-
-        yield Deployed(point, deployment, client=client, outside=Outside(store, on_due=on_due))
+        yield Deployed(point, client=client, outside=Outside(client, store))

@@ -1,76 +1,63 @@
-"""What people and clients do to invocations from outside: cancel, kill, complete what they wait for, edit state.
-
-Through the store, in the place of a client.
-"""
+"""What people and clients do to invocations from outside: cancel, kill, complete what they wait for, edit state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from perdure.journal.inspection import view_of
 from perdure.journal.redis_store import RedisStore
-from perdure.journal.store import Delivery, Due
-from perdure.schemas.entries import Cancelled, Completion, Entry, Failure, Outcome, Output, Signalled, Success
-from perdure.schemas.ids import InvocationId, read_awakeable_id
-from perdure.worker.clock import SystemClock, system_random
+from perdure.schemas.entries import Entry
+from perdure.schemas.ids import InvocationId
+from perdure.worker.client import Client
 from tests.waiting import wait_until
-
-NO_SUCH = ("unknown",)
 
 
 class Outside:
-    """Hands from outside on one namespace.
+    """Hands from outside on one namespace. Changes answer whether they changed anything.
 
     Args:
-        store: Its invocations.
-        on_due: Sees to what a change has left to do.
+        client: Changes its invocations.
+        store: To look at them.
     """
 
-    def __init__(self, store: RedisStore, *, on_due: Callable[[Sequence[Due]], None]) -> None:
+    def __init__(self, client: Client, store: RedisStore) -> None:
+        self._client = client
         self._store = store
-        self._on_due = on_due
-        self._clock = SystemClock()
 
-    async def cancel(self, invocation_id: str) -> str:
-        """Cancel an invocation; what the store answered."""
-        entry = Cancelled(self._clock.now_ms())
-        return await self._deliver(InvocationId(invocation_id), entry, once=f"x:{self._unique()}")
+    async def cancel(self, invocation_id: str) -> bool:
+        """Cancel an invocation."""
+        return (await self._client.cancel(invocation_id)).changed
 
-    async def kill(self, invocation_id: str) -> str:
+    async def kill(self, invocation_id: str) -> bool:
         """Kill an invocation."""
-        output = Output(self._clock.now_ms(), Failure(409, "killed"))
-        return self._done(await self._store.kill(InvocationId(invocation_id), output))
+        return (await self._client.kill(invocation_id)).changed
 
-    async def pause(self, invocation_id: str) -> str:
+    async def pause(self, invocation_id: str) -> bool:
         """Have an invocation wait for a person."""
-        reason = "paused by an operator"
-        at_ms = self._clock.now_ms()
-        return self._done(await self._store.pause(InvocationId(invocation_id), at_ms=at_ms, reason=reason))
+        return (await self._client.pause(invocation_id)).changed
 
-    async def resume(self, invocation_id: str) -> str:
+    async def resume(self, invocation_id: str) -> bool:
         """Let a paused invocation go on."""
-        return self._done(await self._store.resume(InvocationId(invocation_id), at_ms=self._clock.now_ms()))
+        return (await self._client.resume(invocation_id)).changed
 
-    async def resolve_awakeable(self, name: str, value: object) -> str:
+    async def restart(self, invocation_id: str, *, keep: int) -> str:
+        """Begin a completed invocation anew, and keep so many of its commands; the new one's id."""
+        return (await self._client.restart_as_new(invocation_id, keep=keep)).invocation_id
+
+    async def resolve_awakeable(self, name: str, value: object) -> bool:
         """Complete an awakeable with a value."""
-        return await self._complete(name, Success(orjson.dumps(value)))
+        return await self._client.resolve_awakeable(name, value)
 
-    async def reject_awakeable(self, name: str, message: str) -> str:
+    async def reject_awakeable(self, name: str, message: str) -> bool:
         """Complete an awakeable with a failure."""
-        return await self._complete(name, Failure(500, message))
+        return await self._client.reject_awakeable(name, message)
 
-    async def resolve_signal(self, invocation_id: str, name: str, value: object) -> str:
+    async def resolve_signal(self, invocation_id: str, name: str, value: object) -> bool:
         """Send a signal with a value."""
-        entry = Signalled(name, self._clock.now_ms(), Success(orjson.dumps(value)))
-        return await self._deliver(InvocationId(invocation_id), entry, once=f"s:{self._unique()}")
-
-    async def reject_signal(self, invocation_id: str, name: str, message: str) -> str:
-        """Send a signal that is a failure."""
-        entry = Signalled(name, self._clock.now_ms(), Failure(500, message))
-        return await self._deliver(InvocationId(invocation_id), entry, once=f"s:{self._unique()}")
+        return await self._client.send_signal(invocation_id, name, value)
 
     async def edit_state(self, target: str, changes: Mapping[str, object]) -> str | None:
         """Change the state of an object; who holds it, where somebody does and nothing was changed."""
@@ -111,21 +98,3 @@ class Outside:
             return bool(await self.status(invocation_id))
 
         await wait_until(is_known, description=f"{invocation_id} is admitted")
-
-    async def _complete(self, name: str, outcome: Outcome) -> str:
-        found = read_awakeable_id(name)
-        assert found is not None, f"{name} is no awakeable"
-        entry = Completion(found[1], self._clock.now_ms(), outcome)
-        return await self._deliver(found[0], entry, once=f"c:{found[1]}")
-
-    async def _deliver(
-        self, invocation_id: InvocationId, entry: Completion | Signalled | Cancelled, *, once: str
-    ) -> str:
-        return self._done(await self._store.deliver(invocation_id, entry, once=once))
-
-    def _done(self, delivery: Delivery) -> str:
-        self._on_due(delivery.due)
-        return delivery.result
-
-    def _unique(self) -> str:
-        return system_random().randbytes(8).hex()

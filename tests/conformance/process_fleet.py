@@ -88,10 +88,7 @@ async def fleet(settings: Settings, *, size: int, directory: Path) -> AsyncItera
         connected_store(config, Keys(settings.namespace, slots=SLOTS), name="conformance") as store,
         Client(settings) as client,
     ):
-        # What a change leaves to do is done by the workers' own sweeps.
-        made = Fleet(
-            settings, size=size, directory=directory, client=client, outside=Outside(store, on_due=lambda due: None)
-        )
+        made = Fleet(settings, size=size, directory=directory, client=client, outside=Outside(client, store))
         try:
             await made.start()
             yield made

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from perdure.journal.store import Due
 from perdure.worker.application import Application, app
 from perdure.worker.context import Context
 from perdure.worker.options import InvocationRetryPolicy
@@ -41,14 +40,12 @@ async def test_resumed_on_a_fixed_deployment(
     """Paused after ten attempts; the version with the mended handler goes on from what the first one recorded."""
     deployment = Deployment(quick_settings(redis_url, bootstrap_servers, namespace, always_replay=always_replay))
     async with deployment.sender(version(fixed=False)), deployment.client() as client, deployment.store() as store:
-        due: list[Due] = []
-        outside = Outside(store, on_due=due.extend)
+        outside = Outside(client, store)
         async with deployment.worker(version(fixed=False)):
             handle = await client.send("Deployed/work")
             await outside.becomes(handle.invocation_id, "paused")
             assert "a bug" in await outside.failure(handle.invocation_id)
             assert (await handle.status()).attempts >= 10
-        async with deployment.worker(version(fixed=True)) as engine:
-            assert await outside.resume(handle.invocation_id) == "delivered"
-            engine._due(due)
+        async with deployment.worker(version(fixed=True)):
+            assert await outside.resume(handle.invocation_id)
             assert await handle.result(timeout=PATIENCE) == "step by the first version"

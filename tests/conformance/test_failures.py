@@ -36,6 +36,7 @@ from .core_failures import (
     failing_step,
     fails_after_attempts,
     fails_around_progress,
+    fails_for_good,
     interrupted_step,
     too_large,
     unstable_payload,
@@ -213,9 +214,9 @@ async def test_a_paused_invocation_is_resumed(deployed: Deployed) -> None:
     await deployed.outside.becomes(handle.invocation_id, "paused")
     assert "nobody has mended this" in await deployed.outside.failure(handle.invocation_id)
     executions[f"{name} mended"] += 1
-    assert await deployed.outside.resume(handle.invocation_id) == "delivered"
+    assert await deployed.outside.resume(handle.invocation_id)
     assert await handle.result(timeout=PATIENCE) == 1
-    assert await deployed.outside.resume(handle.invocation_id) in ("unchanged", "completed")
+    assert not await deployed.outside.resume(handle.invocation_id)
 
 
 @pytest.mark.parametrize("what", ["step", "state"])
@@ -228,6 +229,20 @@ async def test_what_is_too_large_is_not_recorded(deployed: Deployed, what: str) 
     assert "at most" in await deployed.outside.failure(handle.invocation_id)
     await deployed.outside.kill(handle.invocation_id)
     assert await deployed.call(read_state, key=key) == {}
+
+
+@pytest.mark.parametrize(("keep", "once"), [(0, 2), (1, 1)], ids=["anew", "from-prefix"])
+@verifies("RestartAsNewInvocationTest", "restartCompletedWithTerminalException", "restartFromPrefix")
+async def test_a_failed_invocation_is_restarted(deployed: Deployed, keep: int, once: int) -> None:
+    """A new invocation has the same input, and the results of the commands that were kept."""
+    name = deployed.key()
+    handle = await deployed.send(fails_for_good, name)
+    with pytest.raises(TerminalError, match="nobody has mended this"):
+        await handle.result(timeout=PATIENCE)
+    executions[f"{name} mended"] += 1
+    fresh = await deployed.outside.restart(handle.invocation_id, keep=keep)
+    assert fresh != handle.invocation_id
+    assert await deployed.result(fresh) == once
 
 
 @verifies("PauseResumeTest", "pauseByHand")
