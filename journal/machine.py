@@ -54,14 +54,13 @@ from perdure.schemas.entries import (
     Written,
 )
 from perdure.schemas.errors import JournalMismatchError
-from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
 from .moves import WAIT, Execute, Interrupt, Ready, Step, Suspend
 from .outside import Outside
-from .program import Program
+from .pending import Pending
 
 
-class Machine(Program):
+class Machine(Pending):
     """One attempt's view of one journal."""
 
     __slots__ = (
@@ -69,8 +68,6 @@ class Machine(Program):
         "_eager",
         "_executing",
         "_failed",
-        "_in_flight",
-        "_outbox",
         "_outside",
         "_ready",
         "_replayed",
@@ -97,8 +94,6 @@ class Machine(Program):
         self._to_execute: deque[int] = deque()
         self._executing: set[int] = set()
         self._awaiting: set[int] = set()
-        self._outbox: list[Entry] = []
-        self._in_flight = 0
         self._replayed = 0
 
     @property
@@ -221,7 +216,7 @@ class Machine(Program):
         index = self._next(Identity("sleep", name))
         if index not in self._recorded:
             self._sleeps[index] = Sleep(index, name, at_ms, duration_ms)
-            self._outbox.append(self._sleeps[index])
+            self._write(self._sleeps[index])
         if index not in self._resolved:
             self._awaiting.add(index)
         return index
@@ -238,7 +233,7 @@ class Machine(Program):
         assert index == self._issued, f"command {index} is issued as number {self._issued}"
         self._next(command.identity)
         if index not in self._recorded:
-            self._outbox.append(command)
+            self._write(command)
         if isinstance(command, Written) or index in self._resolved:
             return None
         if isinstance(command, SignalWait):
@@ -271,9 +266,10 @@ class Machine(Program):
             return index, None
         if known is None:
             self._to_execute.append(index)
+            self._asks(kind, index)
         else:
             self._resolved.add(index)
-            self._outbox.append(Lookup(kind, index, name, at_ms, True, known))
+            self._write(Lookup(kind, index, name, at_ms, True, known))
         return index, known
 
     @property
@@ -368,31 +364,3 @@ class Machine(Program):
         """
         if self._issued <= self._last_recorded and not self.deliverable:
             raise self._skipped("waits for an earlier command")
-
-    def propose(self, entry: Run | StepFailed | Lookup | CancelChild) -> None:
-        """Something has a result, or failed and will be tried again; it counts once it came back through `receive`."""
-        self._outbox.append(entry)
-
-    def drain(self, entries_max: int = ENTRIES_PER_APPEND_MAX) -> list[Entry]:
-        """What to append now, oldest first. One append at a time: `appended` before the next."""
-        entries = self._outbox
-        if len(entries) > entries_max:
-            entries, self._outbox = entries[:entries_max], entries[entries_max:]
-        else:
-            self._outbox = []
-        self._in_flight = len(entries)
-        return entries
-
-    def appended(self) -> None:
-        """The drained entries are in the journal, and came back through `receive`."""
-        self._in_flight = 0
-
-    @property
-    def pending_count(self) -> int:
-        """How many entries `drain` has to give."""
-        return len(self._outbox)
-
-    @property
-    def pending(self) -> bool:
-        """Whether `drain` has anything to give."""
-        return bool(self._outbox)

@@ -26,6 +26,7 @@ PURE = frozenset(
         "journal/machine.py",
         "journal/moves.py",
         "journal/outside.py",
+        "journal/pending.py",
         "journal/program.py",
         "journal/retry.py",
         "worker/broker.py",

@@ -277,10 +277,12 @@ class Commands:
     def state_keys(self) -> DurableFuture[list[str]]:
         """All names of the object's state, sorted."""
         names = self._state.keys()
+        # As it is at the call, whenever the store answers.
+        view = self._state.snapshot() if names is None else self._state
 
         async def ask(index: int) -> Outcome:
-            stored = await self._issuer.store.read_state(self._issuer.claim.lease.target)
-            return Success(orjson.dumps(self._state.merged(stored)))
+            stored = await self._issuer.store.read_names(self._issuer.claim.lease.target)
+            return Success(orjson.dumps(view.merged(stored)))
 
         known = None if names is None else Success(orjson.dumps(names))
         return self._issuer.look_up(

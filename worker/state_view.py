@@ -53,6 +53,12 @@ class StateView:
                 names.add(name)
         return sorted(names)
 
+    def snapshot(self) -> StateView:
+        """The view as it is now: what is written from here on is not seen through it."""
+        same = StateView(self._preloaded, names=self._names)
+        same._written, same._cleared = dict(self._written), self._cleared
+        return same
+
     def set(self, name: str, value: bytes) -> None:
         """The handler writes a value."""
         self._written[name] = value
