@@ -36,7 +36,6 @@ from perdure.schemas.commands import Call, Lookup, SignalWait
 from perdure.schemas.entries import (
     CancelChild,
     Cancelled,
-    Command,
     Completion,
     Entry,
     Identity,
@@ -149,8 +148,8 @@ class Machine(Pending):
                 raise JournalMismatchError(
                     index=self._issued, recorded=f"{kind} (of a newer version)", issued="nothing this version knows"
                 )
-            case _ if isinstance(entry, Command):
-                self._record(entry.command_index, entry.identity)
+            case _ if isinstance(entry, Waiting | Written):
+                self._record_command(entry)
             case _:
                 self._receive_word(entry)
 

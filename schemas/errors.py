@@ -99,19 +99,31 @@ class JournalMismatchError(PerdureError):
         index: The command index at which they differ.
         recorded: The command in the journal, as a line for people.
         issued: The command of this attempt, as a line for people.
+        likely: What such a difference mostly comes from.
+        where: The handler's line, as `file:line, in function`; empty where it is not known.
     """
 
-    def __init__(self, *, index: int, recorded: str, issued: str) -> None:
+    def __init__(self, *, index: int, recorded: str, issued: str, likely: str = "", where: str = "") -> None:
         super().__init__(
             f"The handler diverged from its journal at command {index}.\n"
             f"  journal: {recorded}\n"
             f"  handler: {issued}\n"
-            "The code changed while this invocation was in flight, or it reads something that is not recorded "
-            "(time, random numbers, a global). Wrap that in ctx.run, or deploy the old code, and resume."
+            + (f"       at: {where}\n" if where else "")
+            + (f"{likely} " if likely else "")
+            + "The code changed while this invocation was in flight, or it reads something that is not recorded (time, "
+            "random numbers, a global). Wrap that in ctx.run, or deploy the old code, and resume."
         )
         self.index = index
         self.recorded = recorded
         self.issued = issued
+        self.likely = likely
+        self.where = where
+
+    def at(self, where: str) -> JournalMismatchError:
+        """The same, with the handler's line."""
+        return JournalMismatchError(
+            index=self.index, recorded=self.recorded, issued=self.issued, likely=self.likely, where=where
+        )
 
 
 class FencedError(PerdureError):

@@ -14,6 +14,7 @@ When results reach the handler is in `delivering`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import Context as VariablesOf
@@ -31,22 +32,26 @@ from perdure.schemas.ids import InvocationId
 from .actions import Actions
 from .attempt_commands import Commands, Settle
 from .attempt_limits import AttemptLimits, Outward, TimerSink
+from .changed_arguments import changed
 from .clock import Clock
 from .context import AttemptFinishedEvent, Context
 from .departing import Departing
-from .departures import Departure, Holding, Pausing
+from .departures import Departure, Holding
 from .futures import DurableFuture, bind, durable_future
 from .handler import Handler
 from .handler_timers import SECONDS_MAX, DurableTimer
 from .journal_writer import JournalWriter
 from .options import RunOptions
 from .scope import SCOPE
+from .source_lines import handler_line
 from .state_view import StateView
 from .step_runner import StepRunner
 from .steps import StepCall, check_step
 from .suspension import Suspension
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Attempt(Departing):
@@ -301,8 +306,10 @@ class Attempt(Departing):
         entry = command(index)
         try:
             outcome = self.machine.issue(entry)
+            if (recorded := self.machine.replayed(index)) is not None:
+                self._compare(what, recorded, entry)
         except JournalMismatchError as error:
-            self.depart(Pausing(error))
+            self.diverged(error, handler_line(None))
             return made
         if isinstance(entry, OUTGOING):
             self.writer.sends = True
@@ -334,7 +341,7 @@ class Attempt(Departing):
         try:
             index, outcome = self.machine.issue_lookup(kind, name, at_ms=self.clock.now_ms(), known=known)
         except JournalMismatchError as error:
-            self.depart(Pausing(error))
+            self.diverged(error, handler_line(None))
             return made
         if outcome is not None:
             self._known(made, outcome, settle)
@@ -351,8 +358,29 @@ class Attempt(Departing):
 
     def _diverged(self, error: JournalMismatchError, name: str) -> DurableFuture[Any]:
         # Not raised: a handler's own `except Exception` must not hide it.
-        self.depart(Pausing(error))
+        self.diverged(error, handler_line(None))
         return self._never(name)
+
+    def _compare(self, what: str, recorded: Waiting | Written, issued: Waiting | Written) -> None:
+        difference = changed(recorded, issued, self.limits.sealer)
+        if difference is None:
+            return
+        where = handler_line(None)
+        if self.limits.strict_arguments:
+            raise JournalMismatchError(
+                index=recorded.command_index,
+                recorded=str(recorded.identity),
+                issued=f"the same with {difference}",
+                likely="Other arguments are only a warning in production, where the recorded ones count.",
+            )
+        logger.warning(
+            "%s of %s (%s) has %s; what was recorded counts. It depends on something that is not recorded.",
+            what,
+            self.invocation_id,
+            where,
+            difference,
+            extra={"invocation_id": self.invocation_id, "handler": self.handler.target},
+        )
 
     def _never(self, name: str) -> DurableFuture[Any]:
         return durable_future(self, -1, name, loop=self.loop)

@@ -48,6 +48,7 @@ class AttemptLimits:
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
         payload_bytes_max: A longer result is refused.
+        strict_arguments: A replayed command with other arguments than before pauses, and is not only told. For tests.
         sealer: Of the application's payload codec.
         mains: The handlers, by service and name, that run once for each key: their runs have ids of their own.
     """
@@ -59,6 +60,7 @@ class AttemptLimits:
     always_replay: bool = False
     journal_entries_max: int = JOURNAL_ENTRIES_MAX
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    strict_arguments: bool = False
     sealer: Sealer | None = None
     mains: Set[tuple[str, str]] = frozenset()
 

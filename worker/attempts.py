@@ -53,12 +53,14 @@ class AttemptSettings:
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
         payload_bytes_max: A longer result is refused.
+        strict_arguments: A replayed command with other arguments than before pauses. For tests.
     """
 
     inactivity_ms: int
     always_replay: bool
     journal_entries_max: int
     payload_bytes_max: int
+    strict_arguments: bool = False
 
 
 class Attempts:
@@ -258,6 +260,7 @@ def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) ->
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
         payload_bytes_max=settings.payload_bytes_max,
+        strict_arguments=settings.strict_arguments,
     )
 
 

@@ -41,6 +41,7 @@ from .leash import leashed
 from .object_context import context_class
 from .record_source import read_source
 from .scope import SCOPE
+from .source_lines import function_line
 from .steps import as_failure, describe_error, retry_after_ms, terminal_cause
 
 
@@ -54,6 +55,7 @@ async def run_attempt(attempt: Attempt) -> AttemptEnd:
     """
     try:
         outcome = await _outcome(attempt)
+        await attempt.absorb()
         if isinstance(attempt.departure, Failing | Holding):
             # A step that is being executed right now would be executed again; its result is worth waiting for.
             await attempt.steps.executed()
@@ -82,18 +84,17 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
             attempt.machine.finish()
             return outcome
         attempt.handler_returned()
-        # A cancellation that the handler did not come to would be raised while the end is recorded.
-        await asyncio.sleep(0)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        assert task is not None, "an attempt runs in a task"
-        if attempt.cancelled_from_outside(task):
+        await attempt.absorb()
+        if attempt.cancelled_from_outside:
             # Maybe before the departure's own cancellation had arrived.
             raise
         if attempt.departure is None:
             # Not ours: the handler waited for something of its own that was cancelled.
             attempt.depart_quietly(Failing(error))
-    except (JournalMismatchError, DecodeError, _ExhaustedError) as error:
+    except JournalMismatchError as error:
+        attempt.depart_quietly(Pausing(error.at(function_line(attempt.handler.fn))))
+    except (DecodeError, _ExhaustedError) as error:
         attempt.depart_quietly(Pausing(error))
     except (KeyboardInterrupt, GeneratorExit):
         raise

@@ -33,13 +33,10 @@ from .handler_timers import DurableTimer
 from .journal_writer import JournalWriter
 from .scope import is_blocked
 from .serde import JSON
+from .source_lines import handler_line
 from .step_runner import StepRunner
 from .steps import StepCall
-from .suspension import Suspension
-
-CALM_TURNS = 6
-"""Turns of the loop in which all of the handler must be seen blocked: futures and tasks may be wrapped five deep, each
-level without a task of its own. A turn costs some 2 µs."""
+from .suspension import CALM_TURNS, Suspension
 
 CANCELLED = Failure(409, "cancelled")
 """What a cancellation is to the handler, and the result of what it kept from running."""
@@ -215,10 +212,18 @@ class Delivering:
 
     def _check_blocked(self) -> None:
         if not self._suspension.holding:
-            try:
-                self.machine.check_blocked()
-            except JournalMismatchError as error:
-                self.depart(Pausing(error))
+            self.check_blocked()
+
+    def check_blocked(self) -> None:
+        """All of the handler waits, and nothing can be handed out: it must have come as far as its journal."""
+        try:
+            self.machine.check_blocked()
+        except JournalMismatchError as error:
+            self.diverged(error, handler_line(self._task))
+
+    def diverged(self, error: JournalMismatchError, where: str) -> None:
+        """The handler is not the one that wrote its journal: show where it is, and pause."""
+        self.depart(Pausing(error.at(where)))
 
     def _settle_soon(self) -> None:
         if not self._settling:

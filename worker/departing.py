@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 from .attempt_limits import AttemptLimits
@@ -97,12 +98,22 @@ class Departing(Delivering):
         assert self._task is not None, "it runs"
         self._forgiven = self._task.cancelling()
 
-    def cancelled_from_outside(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the attempt's task was cancelled by others than the attempt and its handler."""
+    async def absorb(self) -> None:
+        """Take the departure's own cancellations of the attempt's task back, also one that it has not come to yet."""
+        if not self._cancellations:
+            return
+        assert self._task is not None, "it runs"
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
         for _ in range(self._cancellations):
-            task.uncancel()
+            self._task.uncancel()
         self._cancellations = 0
-        return task.cancelling() > self._forgiven
+
+    @property
+    def cancelled_from_outside(self) -> bool:
+        """Whether the attempt's task was cancelled by others than its handler; once its own were absorbed."""
+        assert self._task is not None, "it runs"
+        return self._task.cancelling() > self._forgiven
 
     def end_handler(self) -> None:
         """The handler returned or raised: tasks that it left behind end here, at the same place in every replay."""
@@ -112,9 +123,7 @@ class Departing(Delivering):
 
     def handler_returned(self) -> None:
         """The handler came to its end although the attempt departs."""
-        # A mismatch is found while the handler runs: it may end before it comes to a place where it can be cancelled.
-        if self.departure is not None and not isinstance(self.departure, Pausing):
-            self._report("returned a result")
+        self._report("returned a result")
 
     def conclude(self) -> None:
         """What became of the attempt is about to be recorded; nothing ends it early any more."""
@@ -183,7 +192,8 @@ class Departing(Delivering):
         self._cancel_tasks()
 
     def _report(self, what: str) -> None:
-        if self._reported:
+        # A mismatch is found while the handler runs, and it may not have come to where it can be cancelled.
+        if self._reported or (isinstance(self.departure, Pausing) and not self.abandoned):
             return
         self._reported = True
         logger.warning(

@@ -245,6 +245,7 @@ class Stage:
             always_replay=self.always_replay,
             journal_entries_max=self.journal_entries_max,
             payload_bytes_max=self.payload_bytes_max,
+            strict_arguments=self.strict_arguments,
         )
         return Attempt(
             claim,

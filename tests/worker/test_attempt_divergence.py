@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +110,127 @@ async def test_entries_of_a_newer_version_pause(plain_stage: Stage) -> None:
     assert again is not None
     story.ends.append(await plain_stage.run(story.handler, again))
     assert "teleport" in paused_reason(await plain_stage.look(story))
+
+
+def line_of(text: str) -> str:
+    """The place of the one line of this file that holds `text`, as a message names it."""
+    lines = Path(__file__).read_text().splitlines()
+    (number,) = (at for at, line in enumerate(lines, start=1) if text in line and "line_of" not in line)
+    return f"{__file__}:{number}, in "
+
+
+async def test_the_line_of_the_handler_is_shown(stage: Stage) -> None:
+    """Of the call in the author's code, in a task of the handler, too."""
+    attempts: Counter[str] = Counter()
+
+    async def sub(ctx: Context) -> None:
+        attempts["n"] += 1
+        name = f"name {attempts['n']}"
+        await ctx.run(name, lambda: None)  # here it diverges
+        if not stage.always_replay:
+            raise ValueError("so that there is another attempt")
+        await ctx.run("another", lambda: None)
+
+    async def play(ctx: Context) -> None:
+        await asyncio.gather(sub(ctx))
+
+    reason = paused_reason(await stage.play(play))
+    assert line_of("# here it diverges") + "sub" in reason
+    assert "another name" in reason
+
+
+async def test_the_line_where_it_waits_is_shown(plain_stage: Stage) -> None:
+    """Where the handler waits for something that its journal does not know."""
+    attempts: Counter[str] = Counter()
+
+    async def waits(ctx: Context) -> None:
+        await ctx.signal("never")  # here it waits
+
+    async def play(ctx: Context) -> None:
+        attempts["n"] += 1
+        signal = ctx.signal("never")
+        if attempts["n"] > 1:
+            await signal  # here it waits, too
+        await ctx.run("step", lambda: None)
+        raise ValueError("so that there is another attempt")
+
+    assert line_of("# here it waits, too") + "play" in paused_reason(await plain_stage.play(play))
+
+
+async def test_tasks_that_wait_too_early_pause(stage: Stage) -> None:
+    """A handler that waits through tasks for what its journal does not know is found when it would leave memory."""
+    stage.inactivity_ms = 10
+    attempts: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> None:
+        attempts["n"] += 1
+        timer = ctx.sleep(HOUR)
+        if attempts["n"] > 1:
+            await asyncio.gather(timer, asyncio.sleep(0))
+        await ctx.run("a", lambda: None)
+        raise ValueError("so that there is another attempt")
+
+    assert "waits for an earlier command" in paused_reason(await stage.play(play))
+
+
+async def test_the_end_that_comes_too_early_is_shown(plain_stage: Stage) -> None:
+    """Where the handler begins, since it has no line any more."""
+    attempts: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> None:  # here it begins
+        attempts["n"] += 1
+        if attempts["n"] == 1:
+            await ctx.run("step", lambda: None)
+            raise ValueError("so that there is another attempt")
+
+    reason = paused_reason(await plain_stage.play(play))
+    assert line_of("# here it begins") + "play" in reason
+    assert "the handler ended" in reason
+
+
+OTHER_TARGETS: dict[str, tuple[Callable[[Context, int], object], str]] = {
+    "either sleep or call": (lambda ctx, n: ctx.sleep(SHORT) if n == 1 else ctx.generic_call("S", "h", b""), "sleep"),
+    "another handler": (lambda ctx, n: ctx.generic_call("S", f"h{n}", b""), 'call "S/h1"'),
+    "another key": (lambda ctx, n: ctx.generic_call("S", "h", b"", key=f"k{n}"), 'call "S/h" k1'),
+    "another target": (lambda ctx, n: ctx.generic_send("S", f"h{n}", b""), 'send "S/h1"'),
+    "another signal": (lambda ctx, n: ctx.signal(f"s{n}"), 'signal "s1"'),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_TARGETS)
+async def test_other_commands_pause(plain_stage: Stage, change: str) -> None:
+    """Restate's scenarios of handlers that are not deterministic: never a success, and both sides shown."""
+    make, shown = OTHER_TARGETS[change]
+    attempts: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> None:
+        attempts["n"] += 1
+        make(ctx, attempts["n"])
+        await ctx.run("step", lambda: None)
+        raise ValueError("so that there is another attempt")
+
+    reason = paused_reason(await plain_stage.play(play))
+    assert f"journal: {shown}" in reason
+    assert "command 0" in reason
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_other_arguments_are_told(plain_stage: Stage, caplog: pytest.LogCaptureFixture, strict: bool) -> None:
+    """As a warning with the line and without the values; under the test harness they pause."""
+    plain_stage.strict_arguments = strict
+    attempts: Counter[str] = Counter()
+
+    async def play(ctx: Context) -> None:
+        attempts["n"] += 1
+        ctx.generic_send("S", "same", b"secret")
+        ctx.generic_send("S", "h", b"secret 1" if attempts["n"] == 1 else b"secret 22")  # here it differs
+        await ctx.run("step", lambda: None)
+        if attempts["n"] == 1:
+            raise ValueError("so that there is another attempt")
+
+    story = await plain_stage.play(play)
+    (told,) = [paused_reason(story)] if strict else [r.getMessage() for r in caplog.records if "S/h" in r.getMessage()]
+    assert "8 bytes in the journal, 9 now, different from byte 7 on" in told
+    assert line_of("# here it differs") in told
+    assert "secret" not in told
+    assert story.status == ("paused" if strict else "completed")
