@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from perdure.schemas.entries import Cancelled, Completion, Outcome, Output, PauseAsked, Paused, Resumed, Signalled
-from perdure.schemas.ids import InvocationId
+from perdure.schemas.ids import InvocationId, slot_of
 
 from . import memory_delivery as delivery
 from . import memory_promises as promises
@@ -79,10 +79,17 @@ class MemoryOutside(MemoryNamespace):
 
     def hasten(self, due: Sequence[Due]) -> asyncio.Future[None]:
         """See `Store.hasten`."""
-        for item in due:
-            slot, _ = self._at(item.invocation_id)
-            if (member := hastened(item)) in slot.due.scores:
+        members = [(item.invocation_id, member) for item in due if (member := hastened(item))]
+        nudged: dict[int, InvocationId] = {}
+        for invocation_id, member in members:
+            slot, _ = self._at(invocation_id)
+            if member in slot.due.scores:
                 slot.due.put(member, 0)
+            nudged[slot_of(invocation_id, self.slots)] = invocation_id
+        if self._workers:
+            newest = max((at_ms, worker) for worker, at_ms in self._workers.items())[1]
+            for invocation_id in nudged.values():
+                self._at(invocation_id)[0].publish(self._hints + newest, invocation_id.encode())
         return settled(lambda: None)
 
     def peek_promise(self, target: str, name: str) -> asyncio.Future[Promise | None]:

@@ -120,13 +120,19 @@ class RedisOutside(RedisScripts):
 
     async def hasten(self, due: Sequence[Due]) -> None:
         """See `Store.hasten`."""
+        members = [(item.invocation_id, member) for item in due if (member := hastened(item))]
         # XX: what is done since has no deadline any more.
         calls = [
-            self._wire.call((b"ZADD", self._keys.of(item.invocation_id).due, b"XX", b"0", member), same)
-            for item in due
-            if (member := hastened(item))
+            self._wire.call((b"ZADD", self._keys.of(invocation_id).due, b"XX", b"0", member), same)
+            for invocation_id, member in members
         ]
+        # The one that was seen last, most likely lives; where it does not, others look soon.
+        seen = self._wire.call((b"ZREVRANGE", self._keys.workers, 0, 0), same)
         await all_of(calls)
+        for worker in await seen:
+            one_of_each_slot = {self._keys.of(invocation_id).slot: invocation_id for invocation_id, _ in members}
+            hints = self._keys.hints(worker.decode())
+            await all_of([self._wire.call((b"PUBLISH", hints, each), same) for each in one_of_each_slot.values()])
 
     async def _promise(self, target: str, what: str, name: str, *arguments: Argument) -> Sequence[object]:
         slot = self._keys.slot_of_target(target)

@@ -256,9 +256,10 @@ class Store(Protocol):
         """
 
     def hasten(self, due: Sequence[Due]) -> Awaitable[None]:
-        """Have the next sweep do what a process left to be done that has no part in it, such as a client.
+        """Have a worker do at once what a process left to be done that has no part in it, such as a client.
 
-        What was done meanwhile stays done.
+        The worker that was seen last is hinted; the next sweep of any other does it, too. What was done meanwhile stays
+        done.
         """
 
     def peek_promise(self, target: str, name: str) -> Awaitable[Promise | None]:

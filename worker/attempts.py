@@ -149,11 +149,12 @@ class Attempts:
         else:
             attempt.poke(length)
 
-    def poke(self, invocation_id: InvocationId) -> None:
-        """Something may have been appended to it by others."""
+    def poke(self, invocation_id: InvocationId) -> bool:
+        """Something may have been appended to it by others. Whether it runs here."""
         attempt = self._latest.get(invocation_id)
         if attempt is not None:
             attempt.fetch()
+        return attempt is not None
 
     def spawn(self, work: Awaitable[None]) -> None:
         """Do something small on the side, in the group of the attempts."""

@@ -225,8 +225,10 @@ class Engine:
         self._stopping.set()
 
     def hint(self, message: bytes) -> None:
-        """Something was appended to an invocation that this worker runs."""
-        self._attempts.poke(InvocationId(message.decode()))
+        """Something was appended to an invocation that this worker runs; or it runs nowhere, and something is due."""
+        invocation_id = InvocationId(message.decode())
+        if not self._attempts.poke(invocation_id):
+            self._timers.expect(invocation_id, in_ms=0)
 
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
         """See `Outward`."""

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from perdure.journal.store import Caller, Claimed, Delivery, OutgoingDue, ReplyDue, Restart, ResumeDue
+from perdure.journal.store import (
+    Caller,
+    CascadeDue,
+    Claimed,
+    Delivery,
+    HintDue,
+    OutgoingDue,
+    ReplyDue,
+    Restart,
+    ResumeDue,
+)
 from perdure.schemas.commands import Send
 from perdure.schemas.entries import Completion, Failure, Input, Output, Resumed, Signalled, Success
 from perdure.schemas.ids import InvocationId
@@ -85,17 +95,32 @@ async def test_what_is_hastened_is_done_by_the_next_sweep(bench: Bench) -> None:
     sender = await admitted(bench)
     send = Send(0, 1, "Greeter", "greet", None, new_id(), "", (), 0, b"")
     await bench.store.append(sender, [send], after=1, seq=1, progress=True)
+    cascade = CascadeDue(other.invocation_id)
     outgoing = OutgoingDue(sender.invocation_id, 2, send)
     await sweep_all(bench)
     await bench.tick()
     assert await sweep_all(bench) == []
     for _ in range(2):
-        await bench.store.hasten([*resumed.due, *killed.due, outgoing])
+        await bench.store.hasten([*resumed.due, *killed.due, outgoing, cascade])
     reply = ReplyDue(other.invocation_id, [], Failure(409, "killed"), [caller])
     found = await sweep_all(bench)
-    assert sorted(map(repr, found)) == sorted(map(repr, [*resumed.due, reply, outgoing]))
+    assert sorted(map(repr, found)) == sorted(
+        map(repr, [*resumed.due, reply, outgoing, CascadeDue(other.invocation_id)])
+    )
     assert await sweep_all(bench) == []
     assert (await entries_of(bench, lease.invocation_id))[-1] == Resumed(1)
+
+
+async def test_a_worker_is_hinted_of_what_is_hastened(bench: Bench) -> None:
+    """The one that was seen last, once for each slot."""
+    lease = await suspended(bench)
+    answer = await bench.store.deliver(lease.invocation_id, Completion(0, 5, Success(b"")), once="c:0")
+    for worker in ("w2", "w3"):
+        await bench.tick()
+        await bench.store.heartbeat(worker, {})
+    await bench.messages()
+    await bench.store.hasten([*answer.due, *answer.due, HintDue("w4", lease.invocation_id)])
+    assert await bench.messages() == [(bench.keys.hints("w3"), lease.invocation_id.encode())]
 
 
 @pytest.mark.parametrize("late", ["claimed", "gone"])
