@@ -25,7 +25,7 @@ async def run(ctx: WorkflowContext, address: str) -> bool:
     ctx.set("secret", secret)
     ctx.set("status", "waiting for the click")
     await ctx.run_typed("mail the link", mail, address=address, text=secret)
-    first, _ = await select(clicked=ctx.promise("clicked", type_hint=bool).value(), too_late=ctx.sleep(PATIENCE))
+    first, _ = await select(clicked=ctx.promise("clicked", type_hint=bool), too_late=ctx.sleep(PATIENCE))
     if first == "too_late":
         ctx.set("status", "gone")
         return False
