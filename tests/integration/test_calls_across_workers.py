@@ -94,24 +94,23 @@ def parties() -> Parties:
 
 
 @asynccontextmanager
-async def running(deployment: Deployment, parties: Parties, *, always_replay: bool) -> AsyncIterator[Client]:
+async def running(deployment: Deployment, parties: Parties, *) -> AsyncIterator[Client]:
     """A worker for each party."""
     async with (
         deployment.sender(parties.near),
         deployment.sender(parties.far),
-        deployment.worker(parties.near, always_replay=always_replay),
-        deployment.worker(parties.far, always_replay=always_replay),
+        deployment.worker(parties.near),
+        deployment.worker(parties.far),
         deployment.client() as client,
     ):
         yield client
 
 
-@pytest.mark.parametrize("always_replay", [False, True], ids=["plain", "always_replay"])
 async def test_calls_reach_services_of_other_workers(
-    deployment: Deployment, parties: Parties, always_replay: bool
+    deployment: Deployment, parties: Parties
 ) -> None:
     """Arguments that are no JSON, headers, keys, delays, results and failures arrive as they were sent, once."""
-    async with running(deployment, parties, always_replay=always_replay) as client:
+    async with running(deployment, parties) as client:
         assert await client.call("Near/calls", timeout=PATIENCE) == [
             "00ff",
             '["now"]',
@@ -125,12 +124,11 @@ async def test_calls_reach_services_of_other_workers(
         assert parties.seen == {"near": 1}
 
 
-@pytest.mark.parametrize("always_replay", [False, True], ids=["plain", "always_replay"])
 async def test_a_cancellation_reaches_another_worker(
-    deployment: Deployment, parties: Parties, always_replay: bool
+    deployment: Deployment, parties: Parties
 ) -> None:
     """The callee ends with 409 after it has tidied up, and its caller is told."""
-    async with running(deployment, parties, always_replay=always_replay) as client:
+    async with running(deployment, parties) as client:
         assert await client.call("Near/cancels", timeout=PATIENCE) == "409"
         await wait_until(lambda: parties.seen["tidied"] == 1)
 
@@ -144,7 +142,7 @@ async def test_a_cancelled_caller_cancels_its_callee(deployment: Deployment, par
         await ctx.generic_call("Far", "waits", b"")
 
     parties.near = app([service])
-    async with running(deployment, parties, always_replay=False) as client:
+    async with running(deployment, parties) as client:
         handle = await client.send("Outer/calls")
         await wait_until(parties.blocked.is_set)
         await client.cancel(handle.invocation_id)

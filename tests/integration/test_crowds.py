@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from perdure.worker.application import Application, app
 from perdure.worker.context import Context
 from perdure.worker.service import Service
@@ -24,13 +22,12 @@ def deep() -> Application:
     return app([service])
 
 
-@pytest.mark.parametrize("always_replay", [False, True], ids=["plain", "always_replay"])
-async def test_callers_make_room_for_their_callees(deployment: Deployment, always_replay: bool) -> None:
+async def test_callers_make_room_for_their_callees(deployment: Deployment) -> None:
     """A chain of calls longer than a worker's concurrency ends: who only waits does so outside of memory."""
     application = deep()
     async with (
         deployment.sender(application),
-        deployment.worker(application, concurrency=CONCURRENCY, always_replay=always_replay),
+        deployment.worker(application, concurrency=CONCURRENCY),
         deployment.client() as client,
     ):
         handles = [await client.send("Deep/down", DEPTH) for _ in range(3)]

@@ -6,7 +6,6 @@ import zlib
 from typing import Any
 
 import orjson
-import pytest
 
 from perdure.schemas.entries import Output, Success
 from perdure.schemas.errors import TerminalError
@@ -80,13 +79,12 @@ def secretive() -> Application:
     return app([service, box, flow], payload_codec=Scrambler())
 
 
-@pytest.mark.parametrize("always_replay", [False, True], ids=["plain", "always_replay"])
-async def test_no_value_can_be_read(deployment: Deployment, always_replay: bool) -> None:
+async def test_no_value_can_be_read(deployment: Deployment) -> None:
     """Steps, calls, state, promises, awakeables, results and failures arrive whole, and are nowhere in the clear."""
     application = secretive()
     async with (
         deployment.sender(application),
-        deployment.worker(application, always_replay=always_replay),
+        deployment.worker(application),
         deployment.client() as client,
         deployment.store() as store,
     ):
