@@ -94,7 +94,7 @@ def parties() -> Parties:
 
 
 @asynccontextmanager
-async def running(deployment: Deployment, parties: Parties, *) -> AsyncIterator[Client]:
+async def running(deployment: Deployment, parties: Parties) -> AsyncIterator[Client]:
     """A worker for each party."""
     async with (
         deployment.sender(parties.near),
@@ -106,9 +106,7 @@ async def running(deployment: Deployment, parties: Parties, *) -> AsyncIterator[
         yield client
 
 
-async def test_calls_reach_services_of_other_workers(
-    deployment: Deployment, parties: Parties
-) -> None:
+async def test_calls_reach_services_of_other_workers(deployment: Deployment, parties: Parties) -> None:
     """Arguments that are no JSON, headers, keys, delays, results and failures arrive as they were sent, once."""
     async with running(deployment, parties) as client:
         assert await client.call("Near/calls", timeout=PATIENCE) == [
@@ -124,9 +122,7 @@ async def test_calls_reach_services_of_other_workers(
         assert parties.seen == {"near": 1}
 
 
-async def test_a_cancellation_reaches_another_worker(
-    deployment: Deployment, parties: Parties
-) -> None:
+async def test_a_cancellation_reaches_another_worker(deployment: Deployment, parties: Parties) -> None:
     """The callee ends with 409 after it has tidied up, and its caller is told."""
     async with running(deployment, parties) as client:
         assert await client.call("Near/cancels", timeout=PATIENCE) == "409"
