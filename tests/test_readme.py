@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import pytest
 import typer.main
 
 from examples.ledger import VARIABLE, Ledger
+from perdure import TerminalError
 from perdure.schemas.codec import decode
 from perdure.schemas.entries import Unknown
 from perdure.schemas.ids import slot_of
 from perdure.schemas.records import decode_invocation
+from perdure.testing import HarnessFactory
+from perdure.worker.application import load_application
 from perdure.worker.cli import app
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import free_port
@@ -129,6 +133,22 @@ async def test_the_handler_and_its_caller(tmp_path: Path, ports: dict[str, str])
 def test_the_handler_is_short() -> None:
     """A service with all that it needs takes twenty lines, blank ones aside."""
     assert len([line for line in BLOCKS["shop.py"].splitlines() if line.strip()]) <= 20
+
+
+async def test_the_object(perdure_harness: HarnessFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The object of the README keeps what it is told, for each key, in twenty lines."""
+    (tmp_path / "basket.py").write_text(BLOCKS["basket.py"])
+    assert len([line for line in BLOCKS["basket.py"].splitlines() if line.strip()]) <= 20
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "basket", raising=False)
+    soon = timedelta(seconds=20)
+    async with perdure_harness(load_application("basket:application"), always_replay=True) as env:
+        for item in ("tea", "cake"):
+            await env.client.call("Basket/add", item, key="ada", timeout=soon)
+        assert await env.client.call("Basket/items", key="ada", timeout=soon) == ["tea", "cake"]
+        assert await env.client.call("Basket/check_out", key="ada", timeout=soon) == "2 paid"
+        with pytest.raises(TerminalError, match="The basket of ben is empty"):
+            await env.client.call("Basket/check_out", key="ben", timeout=soon)
 
 
 def test_records_by_hand_are_records() -> None:
