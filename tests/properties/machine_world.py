@@ -9,122 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
-
-from hypothesis import strategies as st
 
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Interrupt, Ready, Suspend, Wait
 from perdure.schemas.codec import decode, encode
+from perdure.schemas.commands import GET, Awakeable, Call, Lookup, SignalWait
 from perdure.schemas.entries import (
     AttemptStarted,
+    CancelChild,
+    Cancelled,
     Completion,
     Entry,
     Input,
-    Outcome,
     Output,
     Positioned,
     Run,
+    Signalled,
     Sleep,
     StepFailed,
     Success,
 )
 
-Kind = Literal["run", "sleep"]
+from .machine_programs import CANCELLED, Handler, Program, Seen
 
+CANCELLATIONS_MAX = 2
+"""Of one invocation; each is seen, and the handler goes on."""
 
 ATTEMPTS_MAX = 100
 """Above what rolls and suspensions together can need."""
-
-
-class Race(NamedTuple):
-    """Ask for `new` commands, then wait for one of them and of `earlier` ones (counted back); or for all of them."""
-
-    new: tuple[Kind, ...]
-    earlier: tuple[int, ...] = ()
-    all_of_them: bool = False
-
-
-Program = tuple[Race, ...]
-
-programs: st.SearchStrategy[Program] = st.lists(
-    st.builds(
-        Race,
-        st.lists(st.sampled_from(["run", "run", "sleep"]), max_size=3).map(tuple),
-        st.lists(st.integers(1, 4), max_size=2).map(tuple),
-        st.booleans(),
-    ),
-    min_size=1,
-    max_size=6,
-).map(tuple)
-
-schedules = st.lists(st.integers(0, 99), max_size=60)
-
-
-class Seen(NamedTuple):
-    """What the handler saw at the end of a race: who won, with what."""
-
-    winner: int
-    outcome: Outcome
-
-
-class Handler:
-    """A program in the middle of being run. Indexes are taken when commands are issued, as `ctx` does.
-
-    Args:
-        program: What to do.
-        machine: Who is asked.
-        attempt: The attempt's number, which the world leaks into what must not matter.
-        renamed: A command index whose name is another one than in the other attempts: code that was changed.
-    """
-
-    def __init__(self, program: Program, machine: Machine, *, attempt: int, renamed: int | None = None) -> None:
-        self.seen: list[Seen] = []
-        self.finished = False
-        self.names: dict[int, str] = {}
-        self._machine = machine
-        self._attempt = attempt
-        self._renamed = renamed
-        self._answers: dict[int, Outcome] = {}
-        self._running = self._run(program)
-
-    def advance(self) -> None:
-        """Run until all of it is blocked."""
-        self.finished = next(self._running, "finished") == "finished"
-
-    def resolve(self, ready: Ready) -> None:
-        """Hand over one completion."""
-        assert ready.command_index not in self._answers, "a command completed twice"
-        self._answers[ready.command_index] = ready.outcome
-
-    def _run(self, program: Program) -> Iterator[str]:
-        issued: list[int] = []
-        story = ""
-        for number, race in enumerate(program):
-            new = [self._issue(kind, len(issued) + i, f"{kind} {number} {story}") for i, kind in enumerate(race.new)]
-            issued += new
-            runners = {*new, *(issued[-back] for back in race.earlier if back <= len(issued))}
-            while runners and not self._decided(runners, race):
-                yield "blocked"
-            # A dict keeps the order in which completions were handed over: the first of the runners in it won.
-            winner = next((index for index in self._answers if index in runners), None)
-            if winner is not None:
-                self.seen.append(Seen(winner, self._answers[winner]))
-                story = repr(self.seen[-1])[-40:]
-
-    def _decided(self, runners: set[int], race: Race) -> bool:
-        done = [index in self._answers for index in runners]
-        return all(done) if race.all_of_them else any(done)
-
-    def _issue(self, kind: Kind, index: int, name: str) -> int:
-        name += " changed" if index == self._renamed else ""
-        self.names[index] = name
-        if kind == "run":
-            issued = self._machine.issue_run(name)
-        else:
-            issued = self._machine.issue_sleep(name, at_ms=self._attempt, duration_ms=1000 + self._attempt)
-        assert issued == index, "a command's index is its place in program order"
-        return issued
 
 
 @dataclass
@@ -138,6 +50,7 @@ class World:
     stories: list[list[Seen]] = field(default_factory=list)
     executions: int = 0
     answers: int = 0
+    cancellations: int = 0
 
     def run(self) -> None:
         """Attempt after attempt, until one of them finishes."""
@@ -157,10 +70,14 @@ class World:
         machine.receive(self.journal)
         handler = Handler(self.program if program is None else program, machine, attempt=99, renamed=renamed)
         handler.advance()
-        while isinstance(step := machine.poll(), Ready):
-            if not handler.finished:
+        while isinstance(step := machine.poll(deliver=not handler.finished), Ready | Interrupt):
+            if isinstance(step, Ready):
                 handler.resolve(step)
-                handler.advance()
+            else:
+                assert step.dropped == (), "what was dropped is recorded as such"
+                assert step.children == (), "callees are told once"
+                handler.interrupt()
+            handler.advance()
         assert not isinstance(step, Execute), "a replay executes no step again"
         if handler.finished:
             machine.finish()
@@ -169,9 +86,31 @@ class World:
         assert machine.drain() == [], "a replay appends nothing"
         return handler
 
-    def recorded(self, kind: type[Run] | type[Sleep]) -> list[int]:
+    def recorded(self, kind: type[Run | Sleep | Call | SignalWait]) -> list[int]:
         """Indexes of the recorded commands of a kind, as they stand."""
         return [entry.command_index for _, _, entry in self.journal if isinstance(entry, kind)]
+
+    def check_outside(self) -> None:
+        """Hold what others wrote, and what was written for others, against the laws about them."""
+        told = [(entry.cause, entry.invocation_id) for _, _, entry in self.journal if isinstance(entry, CancelChild)]
+        assert len(told) == len(set(told)), "a callee is told once of each cancellation"
+        sent = [entry.outcome for _, _, entry in self.journal if isinstance(entry, Signalled)]
+        taken = self.replay().signals
+        assert taken == sent[: len(taken)], "signals are taken in their order, each once"
+
+    def recorded_waits(self) -> list[int]:
+        """Indexes of commands whose result somebody outside brings, as they stand."""
+        return [entry.command_index for _, _, entry in self.journal if isinstance(entry, Sleep | Call | Awakeable)]
+
+    def signal(self) -> None:
+        """Somebody signals."""
+        self.answers += 1
+        self._append(0, [Signalled("it", 1, Success(b"signal %d" % self.answers))])
+
+    def cancel(self) -> None:
+        """Somebody cancels."""
+        self.cancellations += 1
+        self._append(0, [Cancelled(1)])
 
     def complete(self, index: int) -> None:
         """Somebody outside appends a completion; each time with another answer, so that it shows which one counted."""
@@ -215,12 +154,17 @@ class _Attempt:
                 return
 
     def _pump(self) -> Wait | Suspend:
+        if self.number % 2:
+            # A driver may start steps before it hands out what is there.
+            while isinstance(step := self.machine.poll(deliver=False), Execute):
+                self._execute(*step)
         while True:
-            match self.machine.poll():
+            match self.machine.poll(deliver=not self.handler.finished):
                 case Ready() as ready:
-                    if not self.handler.finished:
-                        self.handler.resolve(ready)
-                        self.handler.advance()
+                    self.handler.resolve(ready)
+                    self.handler.advance()
+                case Interrupt() as interrupt:
+                    self._interrupt(interrupt)
                 case Execute(index, failed):
                     self._execute(index, failed)
                 case Suspend() as suspend:
@@ -229,8 +173,21 @@ class _Attempt:
                     return suspend
                 case Wait() as wait:
                     return wait
-                case Interrupt():
-                    raise AssertionError("nobody cancels these programs")
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        assert not self.running, "a step that runs ends before the handler is told of a cancellation"
+        for index in interrupt.dropped:
+            self._give_up(index)
+        for child in interrupt.children:
+            self.machine.propose(CancelChild(1, interrupt.cause, child))
+        self.handler.interrupt()
+        self.handler.advance()
+
+    def _give_up(self, index: int) -> None:
+        if index in self.handler.lookups:
+            self.machine.propose(Lookup(GET, index, self.handler.names[index], 1, False, CANCELLED))
+        else:
+            self.machine.propose(Run(index, self.handler.names[index], 1, 0, CANCELLED))
 
     def _execute(self, index: int, failed: StepFailed | None) -> None:
         assert index not in self.world.recorded(Run), "a step whose result is in the journal is never executed again"
@@ -244,36 +201,55 @@ class _Attempt:
 
     def _act(self, roll: int | None, *, suspended: bool) -> bool:
         """Let the world do one thing; returns whether the attempt is over."""
-        timers = self.world.recorded(Sleep)
+        world, waits = self.world, self.world.recorded_waits()
         if roll is not None and roll < 10:
             if roll < 5:
-                self.world._append(self.number, self.machine.drain())
+                world._append(self.number, self.machine.drain())
             return True
-        if roll is not None and roll < 50 and timers:
-            self.world.complete(timers[roll % len(timers)])
+        if roll is not None and roll < 35 and waits:
+            world.complete(waits[roll % len(waits)])
+        elif roll is not None and 35 <= roll < 42:
+            world.signal()
+        elif roll is not None and 42 <= roll < 50 and world.cancellations < CANCELLATIONS_MAX:
+            world.cancel()
         elif roll is not None and 50 <= roll < 60 and self.running:
             self._fail(self.running[roll % len(self.running)])
         elif self.running and (roll is None or 60 <= roll < 80):
             self._succeed(self.running.pop((roll or 0) % len(self.running)))
         elif self.machine.pending:
             self._write(self.machine.drain())
-        elif len(self.world.journal) > self.machine.length:
+        elif len(world.journal) > self.machine.length:
             self._write([])
         elif suspended:
             # No timer comes to nothing: one that somebody waits for fires, and the next attempt begins.
-            self.world.complete(min(self.machine.awaiting))
+            assert self.machine.awaiting, "who is suspended waits for something"
+            awaited = min(self.machine.awaiting)
+            if awaited in waits:
+                world.complete(awaited)
+            else:
+                world.signal()
             return True
         return False
 
     def _fail(self, index: int) -> None:
+        if index in self.handler.lookups:
+            return
+        if self.machine.cancelling:
+            # It would be tried again later, and is given up.
+            self.running.remove(index)
+            self._give_up(index)
+            return
         self.failures += 1
         name = self.handler.names[index]
         self.machine.propose(StepFailed(index, name, 1, self.failures, 10 * self.failures, 5, "boom"))
 
     def _succeed(self, index: int) -> None:
         self.world.executions += 1
-        name = self.handler.names[index]
-        self.machine.propose(Run(index, name, 1, 2, Success(b"%d" % self.world.executions)))
+        name, value = self.handler.names[index], Success(b"%d" % self.world.executions)
+        if index in self.handler.lookups:
+            self.machine.propose(Lookup(GET, index, name, 1, False, value))
+        else:
+            self.machine.propose(Run(index, name, 1, 2, value))
 
     def _write(self, entries: list[Entry]) -> None:
         self.world._append(self.number, entries)

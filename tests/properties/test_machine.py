@@ -7,12 +7,24 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from perdure.journal.machine import Machine
-from perdure.journal.moves import Execute, Ready, Step
-from perdure.schemas.commands import Lookup
-from perdure.schemas.entries import CancelChild, Identity, Outcome, Run, Sleep, StepFailed
+from perdure.journal.moves import Execute, Interrupt, Ready, Step
+from perdure.schemas.commands import Call, Lookup, SignalWait
+from perdure.schemas.entries import (
+    CancelChild,
+    Entry,
+    Identity,
+    Outcome,
+    Run,
+    Signalled,
+    Sleep,
+    StepFailed,
+    Waiting,
+    Written,
+)
 from perdure.schemas.errors import JournalMismatchError
 
-from .machine_world import Program, World, programs, schedules
+from .machine_programs import Program, programs, schedules
+from .machine_world import World
 
 
 def keep_the_laws(program: Program, rolls: list[int], pick: int, kind: type[Machine]) -> None:
@@ -23,7 +35,8 @@ def keep_the_laws(program: Program, rolls: list[int], pick: int, kind: type[Mach
         common = min(len(earlier), len(later))
         assert earlier[:common] == later[:common], "every attempt sees what the ones before it saw"
     assert world.replay().seen == world.stories[-1], "a finished journal replays to the same observations"
-    commands = world.recorded(Run) + world.recorded(Sleep)
+    world.check_outside()
+    commands = [index for kind in (Run, Sleep, Call, SignalWait) for index in world.recorded(kind)]
     assert len(commands) == len(set(commands)), "each command is recorded once"
     if commands:
         change_is_noticed(world, commands[pick % len(commands)])
@@ -92,9 +105,10 @@ class LowestIndexFirst(Machine):
     def poll(self, *, deliver: bool = True) -> Step:
         """See `Machine`."""
         results = [item for item in self._ready if isinstance(item, Ready)]
-        ready = sorted(results, key=lambda item: item.command_index)
+        ready = iter(sorted(results, key=lambda item: item.command_index))
+        items = [next(ready) if isinstance(item, Ready) else item for item in self._ready]
         self._ready.clear()
-        self._ready.extend(ready)
+        self._ready.extend(items)
         return super().poll(deliver=deliver)
 
 
@@ -151,6 +165,73 @@ class TimersRecordedAgain(Machine):
         return index
 
 
+class SignalsBeforeTheirTurn(Machine):
+    """Planted bug: a signal goes to whoever waits, or is there for who asks, before what stands before it was seen."""
+
+    def _receive_word(self, entry: Entry) -> None:
+        if not isinstance(entry, Signalled):
+            super()._receive_word(entry)
+            return
+        index = self._of_outside.signal(entry.name, entry.outcome)
+        if index is not None:
+            self._resolved.add(index)
+            self._awaiting.discard(index)
+            self._ready.append(Ready(index, entry.outcome))
+
+
+class LastSignalFirst(Machine):
+    """Planted bug: of signals that were kept, the last one is taken first."""
+
+    def issue(self, command: Waiting | Written) -> Outcome | None:
+        """See `Machine`."""
+        for kept in self._of_outside._signals.values():
+            kept.reverse()
+        return super().issue(command)
+
+
+class CancelledWhileExecuting(Machine):
+    """Planted bug: the handler is told of a cancellation while a step runs."""
+
+    @property
+    def deliverable(self) -> bool:
+        """See `Machine`."""
+        return super().deliverable or self.cancelling
+
+
+class KnownInJournalOrder(Machine):
+    """Planted bug: what was known at the call comes in the journal's order in a replay."""
+
+    def _receive_lookup(self, entry: Lookup) -> None:
+        super()._receive_lookup(entry._replace(eager=False))
+
+
+class ChildrenToldAgain(Machine):
+    """Planted bug: each attempt tells the callees anew."""
+
+    def _receive_word(self, entry: Entry) -> None:
+        if not isinstance(entry, CancelChild):
+            super()._receive_word(entry)
+
+
+class DroppedForGood(Machine):
+    """Planted bug: the driver is not told which steps a cancellation has dropped."""
+
+    def take(self) -> Ready | Interrupt | None:
+        """See `Machine`."""
+        taken = super().take()
+        return taken._replace(dropped=()) if isinstance(taken, Interrupt) else taken
+
+
+class WrittenAgain(Machine):
+    """Planted bug: a replay records a call once more."""
+
+    def issue(self, command: Waiting | Written) -> Outcome | None:
+        """See `Machine`."""
+        if isinstance(command, Call) and command.command_index in self._recorded:
+            self._outbox.append(command)
+        return super().issue(command)
+
+
 class EndIsNotChecked(Machine):
     """Planted bug: commands that the handler never came to are not missed."""
 
@@ -168,6 +249,13 @@ PLANTED = [
     CountersForgotten,
     RecordedStepsRunAgain,
     TimersRecordedAgain,
+    SignalsBeforeTheirTurn,
+    LastSignalFirst,
+    CancelledWhileExecuting,
+    KnownInJournalOrder,
+    ChildrenToldAgain,
+    DroppedForGood,
+    WrittenAgain,
 ]
 
 
