@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.store import Admission, Claim, Claimed, Due, HintDue, Store
+from perdure.journal.store import Admission, Claim, Claimed, Due, Follow, HintDue, Store
 from perdure.schemas.entries import (
     AttemptFailed,
     Cancelled,
@@ -41,6 +41,7 @@ from perdure.worker.conclusion import run_attempt
 from perdure.worker.departures import AttemptEnd, Left
 from perdure.worker.handler import Handler, HandlerMode, handler_of
 from perdure.worker.options import InvocationRetryPolicy
+from perdure.worker.sealing import Sealer
 from perdure.worker.service import Service
 
 LEASE_MS = 10_000
@@ -136,11 +137,14 @@ class Stage:
     def __init__(self, *, always_replay: bool = False) -> None:
         self.always_replay = always_replay
         self.inactivity_ms = 5_000
+        self.retention_ms = DAY_MS
         self.payload_bytes_max = 1_000_000
+        self.sealer: Sealer | None = None
         self.journal_entries_max = 50_000
         self.headers: Headers = ()
         self.idempotency_key = ""
         self.key: str | None = None
+        self.mains: frozenset[tuple[str, str]] = frozenset()
         self.strict_arguments = False
         self.invocation_id: InvocationId | None = None
         self.clock = SkippingClock()
@@ -166,8 +170,9 @@ class Stage:
         """See `Outward`: on a stage nothing leaves the journal."""
         self.sent.append((position, entry))
 
-    def follow(self) -> None:
+    def follow(self) -> Follow | None:
         """See `Outward`: nothing follows here."""
+        return None
 
     def act(self, due: Sequence[Due]) -> None:
         """See `Outward`."""
@@ -239,13 +244,15 @@ class Stage:
         """Make the attempt, without running it."""
         limits = AttemptLimits(
             inactivity_ms=self.inactivity_ms,
-            retention_ms=DAY_MS,
-            journal_retention_ms=DAY_MS,
+            retention_ms=self.retention_ms,
+            journal_retention_ms=self.retention_ms,
             retry=(handler.options.invocation_retry_policy or InvocationRetryPolicy()).resolve(),
             always_replay=self.always_replay,
             journal_entries_max=self.journal_entries_max,
             payload_bytes_max=self.payload_bytes_max,
             strict_arguments=self.strict_arguments,
+            sealer=self.sealer,
+            mains=self.mains,
         )
         return Attempt(
             claim,

@@ -1,4 +1,4 @@
-"""Fixtures of the worker's tests: the stage on which attempts are played."""
+"""Fixtures of the worker's tests: the stages on which attempts are played."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from perdure.worker.handler_timers import prepare_loop
 from tests.worker.attempt_stage import Stage
+from tests.worker.ensemble import Ensemble
+from tests.worker.troupe import Troupe
 
 
 @pytest.fixture
@@ -31,3 +33,20 @@ async def _staged(*, always_replay: bool) -> AsyncIterator[Stage]:
     yield stage
     stage.close()
     undo()
+
+
+@pytest.fixture(params=["plain", "always_replay"])
+async def ensemble(request: pytest.FixtureRequest) -> AsyncIterator[Ensemble]:
+    """Invocations that call each other; each test is played plainly, and once more as on `stage`."""
+    undo = prepare_loop(asyncio.get_running_loop())
+    ensemble = Ensemble(always_replay=request.param == "always_replay")
+    yield ensemble
+    await ensemble.stop()
+    ensemble.close()
+    undo()
+
+
+@pytest.fixture
+def troupe() -> Troupe:
+    """Those who are called."""
+    return Troupe()
