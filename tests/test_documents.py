@@ -54,6 +54,18 @@ def test_commands_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """So do the commands in a page's text, of which some name a group only."""
+    for span in re.findall(r"`perdure ([^`]+)`", page.read_text(encoding="utf-8")):
+        command, words = PERDURE, shlex.split(span)
+        while words and words[0] in getattr(command, "commands", ()):
+            command = command.commands[words.pop(0)]
+        assert not (words and hasattr(command, "commands")), f"there is no command {span!r}"
+        flags = {option for parameter in command.params for option in parameter.opts}
+        assert [word for word in words if word.startswith("--") and word.split("=")[0] not in flags] == [], span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_variables_exist(page: Path) -> None:
     """Every PERDURE_ variable that a page names is a setting."""
     names = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
