@@ -7,7 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from perdure import TerminalError
+from perdure import InvocationFilter, TerminalError
+from perdure.journal.inspection import InvocationView
+from tests.waiting import wait_until
 
 from .conftest import PATIENCE, Running, both_ways
 
@@ -37,3 +39,23 @@ async def test_state_from_outside(running: Running, page: ModuleType) -> None:
     async with running() as client:
         assert await page.give(client, "ada") == {"lines": [{"item": "a voucher"}]}
         assert await client.call(page.items, key="ada", timeout=PATIENCE) == ["a voucher"]
+
+
+@both_ways
+async def test_an_object_that_calls_itself_waits(running: Running, page: ModuleType) -> None:
+    """For ever, until it is cancelled; then the object is free again."""
+    async with running() as client:
+        handle = await client.send(page.wait_for_myself, key="ada")
+
+        async def waiting() -> list[InvocationView]:
+            pending = InvocationFilter(key="ada", statuses=("pending",))
+            return list((await client.list_invocations(pending)).invocations)
+
+        await wait_until(waiting)
+        (stuck,) = await waiting()
+        assert stuck.handler == "add"
+        await handle.cancel()
+        with pytest.raises(TerminalError, match="cancelled"):
+            await handle.result(timeout=PATIENCE)
+        # What it had called may get its turn before the cancellation comes to it.
+        assert await client.call(page.add, page.Line(item="tea"), key="ada", timeout=PATIENCE) in (1, 2)
