@@ -387,6 +387,8 @@ class Attempt(Departing):
 
     def _issued(self, future: DurableFuture[T]) -> DurableFuture[T]:
         self._futures[future.command_index] = future
+        if self.shaken:
+            self.steady()
         machine = self.machine
         if machine.deliverable:
             self._settle_soon()

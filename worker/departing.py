@@ -45,6 +45,7 @@ class Departing(Delivering):
         "_reported",
         "abandoned",
         "handler",
+        "shaken",
     )
 
     handler: Handler
@@ -56,6 +57,8 @@ class Departing(Delivering):
         super().__init__()
         self.abandoned = False
         """Whether its tasks are let go: whatever is thrown into them next is not shown to them any more."""
+        self.shaken = False
+        """Whether something was thrown into it since it last asked for a command."""
         self._cancellations = 0
         self._forgiven = 0
         self._defiance = 0
@@ -92,11 +95,11 @@ class Departing(Delivering):
         self._cancellations += task is self._task
         task.cancel()
 
-    def survived(self) -> None:
-        """See `leash.Holder`."""
+    def steady(self) -> None:
+        """The handler goes on with its program after something was thrown into it."""
         # A TaskGroup of which a task failed cancels who waits for it, and before Python 3.13 does not take it back.
         assert self._task is not None, "it runs"
-        self._forgiven = self._task.cancelling()
+        self.shaken, self._forgiven = False, self._task.cancelling()
 
     async def absorb(self) -> None:
         """Take the departure's own cancellations of the attempt's task back, also one that it has not come to yet."""

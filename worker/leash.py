@@ -20,8 +20,8 @@ class Holder(Protocol):
     abandoned: bool
     """Whether nothing more is thrown into them."""
 
-    def survived(self) -> None:
-        """The handler goes on after something was thrown into it."""
+    shaken: bool
+    """Whether something was thrown into the handler's own one."""
 
 
 @types.coroutine
@@ -42,8 +42,8 @@ def leashed(called: Awaitable[T], holder: Holder) -> Generator[Any, None, T]:
                 if holder.abandoned:
                     _let_go(coroutine)
                     raise
+                holder.shaken = True
                 waited = coroutine.throw(error)
-                holder.survived()
             else:
                 waited = send(None)
     except StopIteration as stop:

@@ -33,8 +33,8 @@ class TaskOwner(Protocol):
     abandoned: bool
     """See `leash.Holder`."""
 
-    def survived(self) -> None:
-        """See `leash.Holder`."""
+    shaken: bool
+    """See `leash.Holder`."""
 
     @property
     def by_handler(self) -> bool:

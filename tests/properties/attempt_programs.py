@@ -49,6 +49,21 @@ class Nap:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """`asyncio.sleep` of so many milliseconds."""
+
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A sub-program with a timeout of asyncio's around it."""
+
+    within_ms: int
+    program: Program
+
+
+@dataclass(frozen=True)
 class Together:
     """Sub-programs at once: awaited all, or raced with the rest awaited or left behind."""
 
@@ -71,7 +86,7 @@ class Forgotten:
     step: Step
 
 
-Node = Step | Nap | Together | Commands | Forgotten
+Node = Step | Nap | Rest | Bounded | Together | Commands | Forgotten
 Program = tuple[Node, ...]
 
 steps = st.builds(
@@ -83,12 +98,13 @@ steps = st.builds(
     in_thread=st.sampled_from([False, False, True]),
 )
 naps = st.builds(Nap, st.sampled_from([0, 1, 2, 3_600_000]))
+rests = st.builds(Rest, st.sampled_from([0, 1, 3_600_000]))
 commands = st.builds(
     Commands,
     st.sampled_from(["gather", "race", "in order", "reversed"]),
     st.lists(st.one_of(steps, naps), min_size=1, max_size=4).map(tuple),
 )
-leaves = st.lists(st.one_of(steps, steps, naps, commands, st.builds(Forgotten, steps)), max_size=3).map(tuple)
+leaves = st.lists(st.one_of(steps, steps, naps, rests, commands, st.builds(Forgotten, steps)), max_size=3).map(tuple)
 
 
 def _together(programs: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
@@ -97,7 +113,8 @@ def _together(programs: st.SearchStrategy[Program]) -> st.SearchStrategy[Program
         st.sampled_from(["gather", "group", "race", "race and leave"]),
         st.lists(programs, min_size=1, max_size=3).map(tuple),
     )
-    return st.lists(st.one_of(steps, naps, commands, node), min_size=1, max_size=4).map(tuple)
+    bounded = st.builds(Bounded, st.sampled_from([0, 1, 2, 3_600_000]), programs)
+    return st.lists(st.one_of(steps, naps, commands, node, bounded), min_size=1, max_size=4).map(tuple)
 
 
 programs: st.SearchStrategy[Program] = st.recursive(leaves, _together, max_leaves=8)
@@ -183,6 +200,10 @@ async def perform(ctx: Context, program: Program, path: str, witness: Witness) -
         match node:
             case Step() | Nap():
                 results.append(await seen(command(ctx, node, place, witness), place, witness))
+            case Rest(duration_ms):
+                results.append(await seen(asyncio.sleep(duration_ms / 1000), place, witness))
+            case Bounded(within_ms, bounded):
+                results += await _bounded(ctx, within_ms, bounded, place, witness)
             case Forgotten(step):
                 command(ctx, step, place, witness)
             case Commands(how, nodes):
@@ -190,6 +211,17 @@ async def perform(ctx: Context, program: Program, path: str, witness: Witness) -
             case Together(how, branches):
                 results += await _branches(ctx, how, branches, place, witness)
     return results
+
+
+async def _bounded(ctx: Context, within_ms: int, program: Program, path: str, witness: Witness) -> list[str]:
+    try:
+        async with asyncio.timeout(within_ms / 1000):
+            return await perform(ctx, program, path, witness)
+    except TimeoutError:
+        witness.see(f"{path} timed out")
+        # What is issued next depends on it.
+        await ctx.run(f"{path} timed out", lambda: None)
+    return []
 
 
 async def _commands(ctx: Context, how: str, nodes: tuple[Step | Nap, ...], path: str, witness: Witness) -> list[str]:

@@ -195,3 +195,24 @@ async def test_a_mismatch_at_the_last_command_pauses(plain_stage: Stage) -> None
         return "done"
 
     assert 'run "new"' in paused_reason(await plain_stage.play(play))
+
+
+async def test_a_worker_that_goes_away_is_not_taken_for_a_failure(plain_stage: Stage) -> None:
+    """A cancellation from outside passes through a handler's TaskGroup, and nothing is recorded."""
+    waiting = asyncio.Event()
+
+    async def play(ctx: Context) -> None:
+        async def sub() -> None:
+            waiting.set()
+            await ctx.sleep(HOUR)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sub())
+
+    story, claim = plain_stage.begin(play)
+    attempt = asyncio.create_task(plain_stage.run(story.handler, claim))
+    await waiting.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert (await plain_stage.look(story)).status == "running"

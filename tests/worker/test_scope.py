@@ -21,6 +21,7 @@ class Owner:
     """Writes down what it is told to adopt."""
 
     abandoned = False
+    shaken = False
     by_handler = True
 
     def __init__(self) -> None:
@@ -32,9 +33,6 @@ class Owner:
     def log_fields(self) -> dict[str, Any]:
         """See `TaskOwner.log_fields`."""
         return {}
-
-    def survived(self) -> None:
-        """See `TaskOwner.survived`."""
 
     def set_timer(self, *_: object) -> None:
         """See `TaskOwner.set_timer`."""
