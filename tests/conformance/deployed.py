@@ -7,6 +7,8 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
+import pytest
+
 from perdure import Handle
 from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
@@ -32,6 +34,11 @@ class Point(NamedTuple):
         """As test ids and the report name it."""
         mode = "replay" if self.always_replay else "plain"
         return f"{mode}-{self.workers}"
+
+    def replays_or_skip(self) -> None:
+        """Leave a scenario out where nothing is replayed, as the suites that it is from do."""
+        if not self.always_replay:
+            pytest.skip("nothing is replayed at this point")
 
 
 POINTS = [Point(always_replay, workers) for workers in (1, 3) for always_replay in (False, True)]

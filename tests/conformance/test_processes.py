@@ -60,22 +60,31 @@ async def processes(
         yield made
 
 
-@pytest.mark.parametrize(
-    ("by_kill", "point"), [pytest.param(True, PLAIN, id="plain-1"), pytest.param(False, ALONE, id="replay-1")]
-)
+@pytest.fixture(params=[PLAIN, ALONE], ids=str)
+def private_settings(
+    private_redis: ServerProcess, bootstrap_servers: str, namespace: str, request: pytest.FixtureRequest
+) -> Settings:
+    """Settings with a Redis that only one test has, for one worker."""
+    return settings_for(f"redis://{private_redis.address}", bootstrap_servers, namespace, request.param)
+
+
 @verifies("KillRuntime", "startAndKillRuntimeRetainsTheState")
+async def test_state_outlives_a_kill(private_settings: Settings, private_redis: ServerProcess, tmp_path: Path) -> None:
+    """Worker and Redis are killed and started anew: the counter goes on from what it was."""
+    await count_over_restart(private_settings, private_redis, tmp_path, by_kill=True)
+
+
 @verifies("StopRuntime", "startAndStopRuntimeRetainsTheState")
-async def test_state_outlives_the_runtime(
-    private_redis: ServerProcess,
-    bootstrap_servers: str,
-    namespace: str,
-    tmp_path: Path,
-    by_kill: bool,
-    point: Point,
+async def test_state_outlives_a_stop(private_settings: Settings, private_redis: ServerProcess, tmp_path: Path) -> None:
+    """Worker and Redis are stopped and started anew: the counter goes on from what it was."""
+    await count_over_restart(private_settings, private_redis, tmp_path, by_kill=False)
+
+
+async def count_over_restart(
+    settings: Settings, private_redis: ServerProcess, directory: Path, *, by_kill: bool
 ) -> None:
-    """Workers and Redis are ended and started anew: the counter goes on from what it was."""
-    settings = settings_for(f"redis://{private_redis.address}", bootstrap_servers, namespace, point)
-    async with fleet(settings, size=point.workers, directory=tmp_path) as processes:
+    """Add to a counter before and after the end of the worker and of its Redis."""
+    async with fleet(settings, size=1, directory=directory) as processes:
         first = await processes.client.call(counter.add, 1, key="my-key", timeout=PATIENCE)
         assert (first.old_value, first.new_value) == (0, 1)
         await processes.end(by_kill=by_kill)
