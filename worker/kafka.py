@@ -23,6 +23,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import OffsetAndMetadata
 
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 
@@ -31,10 +32,10 @@ from .deadlines import Deadlines
 from .kafka_batches import Batches, Codecs, readable
 from .kafka_closing import (
     client_of,
+    commit_once,
     consumer_ended,
     drop_consumer,
     drop_producer,
-    expelled,
     producer_ended,
     retrieve,
     within,
@@ -42,6 +43,7 @@ from .kafka_closing import (
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
 from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
 from .kafka_offsets import OffsetQuestion
+from .kafka_topic_ids import TopicsRequest, mark
 from .topics import TopicPlan
 
 _UNPACKING = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
@@ -179,21 +181,20 @@ class Consumer:
         # What transactions aborted stands in one of two places; version 4 is the first that tells.
         return details[-1], details[2 if answer.API_VERSION >= 11 else -2]
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit `offsets`; those of partitions that are not held are left out.
+    async def commit(self, offsets: Mapping[Partition, int], topic_ids: Mapping[str, str]) -> None:
+        """Commit `offsets`, marked with their topics' ids; those of partitions that are not held are left out.
 
         Raises:
             BrokerError: It was refused or not answered in time.
         """
-        if self._config.assignment != MANUAL and expelled(self._client):
-            # It would be taken for the word of an administrator, who knows better than the members.
-            raise BrokerError("Could not commit offsets: the group has buried this member, which joins anew.")
+        member = self._config.assignment != MANUAL
         held = self._client.assignment()
-        wanted = {aiokafka.TopicPartition(*partition): offset for partition, offset in offsets.items()}
-        committed = {tp: offset for tp, offset in wanted.items() if tp in held}
+        marks = {topic: mark(topic_id) for topic, topic_id in topic_ids.items()}
+        wanted = ((aiokafka.TopicPartition(*partition), offset) for partition, offset in offsets.items())
+        committed = {tp: OffsetAndMetadata(offset, marks.get(tp.topic, "")) for tp, offset in wanted if tp in held}
         if committed:
             async with _translated("commit offsets", self._config.commit_timeout_ms):
-                await self._client.commit(committed)
+                await commit_once(self._client, committed, member=member)
 
     def last_fetch_ms(self) -> int | None:
         """When a fetch was last answered, on this machine's wall clock: to see that it changes."""
@@ -324,17 +325,19 @@ class Admin:
         """
         # aiokafka's own describe_topics would have a broker with auto-creation create what is asked for.
         async with _translated("look at the topics", self._config.probe_timeout_ms):
-            answer = await self._client.send(
-                self._client.get_random_node(), MetadataRequest(list(topics), allow_auto_topic_creation=False)
-            )
+            older = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+            answer = await self._client.send(self._client.get_random_node(), TopicsRequest(topics, otherwise=older))
             found: dict[str, int] = {}
-            for code, topic, _internal, partitions in answer.topics:
+            ids: dict[str, str] = {}
+            for code, topic, _internal, partitions, *known in answer.topics:
                 if code in (kafka_errors.NoError.errno, kafka_errors.LeaderNotAvailableError.errno):
                     found[topic] = len(partitions)
+                    if any(known):
+                        ids[topic] = known[0]
                 elif code != kafka_errors.UnknownTopicOrPartitionError.errno:
                     raise kafka_errors.for_code(code)(topic)
         brokers = tuple(f"{host}:{port}" for _node, host, port, _rack in answer.brokers)
-        return ClusterView(getattr(answer, "cluster_id", None), brokers, found)
+        return ClusterView(getattr(answer, "cluster_id", None), brokers, found, ids)
 
     async def create(self, plans: Sequence[TopicPlan]) -> list[str]:
         """Create topics; one that exists is left as it is.

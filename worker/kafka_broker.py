@@ -90,6 +90,7 @@ class KafkaBroker:
         self._down_since_ms: float | None = None
         self._problem: str | None = "Kafka has not answered yet."
         self._careful = False
+        self._topic_ids: dict[str, str] = {}
         self._emptied: set[str] = set()
         self._restart_not_before_ms = 0.0
         self._restart_delay_ms = RESTART_DELAY_MS_MIN
@@ -239,9 +240,8 @@ class KafkaBroker:
         self._up()
         if self._produces:
             await self._look_after_producer()
-        if created and self._reader is not None:
-            self._emptied |= set(created)
-            self._reader.retire(f"the topics {', '.join(created)} were created anew")
+        if (anew := self._made_anew(view, created)) and self._reader is not None:
+            self._reader.retire(f"the topics {', '.join(anew)} were created anew")
         await self._look_after_reader(view)
         if self._reader is None:
             # There is nothing to read.
@@ -264,6 +264,16 @@ class KafkaBroker:
         created = await self._admin.create(missing)
         logger.info("topics were created: %s", ", ".join(sorted(created)))
         return await self._admin.describe(names), sorted(created)
+
+    def _made_anew(self, view: ClusterView, created: Sequence[str]) -> list[str]:
+        """Note which topics are not those of before, whoever created them; of those without ids, what we `created`."""
+        ids = {topic: topic_id for topic, topic_id in view.topic_ids.items() if topic in self._topics}
+        others = {topic for topic, topic_id in ids.items() if self._topic_ids.get(topic, topic_id) != topic_id}
+        if self._reader is not None:
+            others.update(topic for topic in created if topic in self._topics and topic not in ids)
+        self._topic_ids |= ids
+        self._emptied |= others
+        return sorted(others)
 
     async def _look_after_producer(self) -> None:
         producer, now_ms = self._producer, self._clock.monotonic_ms()
@@ -315,6 +325,7 @@ class KafkaBroker:
         logger.warning("the Kafka consumer is replaced: %s", reason)
         self._consumer_restarts += 1
         self._careful = reader.careful
+        self._emptied |= reader.emptied
         # It stays known until then: the listener commits through it for the last time.
         await reader.close()
         self._reader = None
@@ -340,6 +351,7 @@ class KafkaBroker:
             self._read,
             listener=self._listener,
             clock=self._clock,
+            topic_ids=view.topic_ids,
             emptied=frozenset(self._emptied),
             careful=self._careful,
             begin=self._begin,

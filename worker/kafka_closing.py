@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 from perdure.schemas.errors import BrokerError
@@ -48,9 +48,33 @@ def consumer_ended(client: Any) -> bool:
     return any(task.done() for task in (client._coordinator._coordination_task, client._fetcher._fetch_task))
 
 
-def expelled(client: Any) -> bool:
-    """Whether the group does not know this consumer (any more); always so without a group's assignment."""
-    return bool(client._coordinator.generation < 0)
+async def commit_once(client: Any, offsets: Mapping[Any, Any], *, member: bool) -> None:
+    """Commit in one request, which names the membership that the consumer has now.
+
+    Its own `commit` tries again on connections that are made later, and then under whichever membership there is:
+    offsets of a topic that a broker has lost meanwhile may become those of its namesake.
+
+    Args:
+        client: A started consumer with partitions.
+        offsets: By aiokafka's partitions, with metadata.
+        member: Whether a group assigned them.
+
+    Raises:
+        BrokerError: The group does not know this consumer any more.
+        KafkaError: Refused, or not answered.
+    """
+    coordinator = client._coordinator
+    await coordinator.ensure_coordinator_known()
+    if member and coordinator.generation < 0:
+        # It would be taken for the word of an administrator, who knows better than the members.
+        raise BrokerError("Could not commit offsets: the group has buried this member, which joins anew.")
+    await coordinator._do_commit_offsets(None, offsets)
+
+
+async def fetch_commits(client: Any, partitions: list[Any]) -> dict[Any, Any]:
+    """Return what is committed, with its metadata; partitions without a commit are left out."""
+    found: dict[Any, Any] = await client._coordinator.fetch_committed_offsets(partitions)
+    return found
 
 
 def producer_ended(client: Any) -> bool:

@@ -156,8 +156,12 @@ class KafkaHealth:
 
 
 class ClusterView(NamedTuple):
-    """What the brokers say of themselves. `topics` are those asked for that exist, with their partition counts."""
+    """What the brokers say of themselves.
+
+    `topics` are those asked for that exist, with their partition counts; `topic_ids` are their ids, where told.
+    """
 
     cluster_id: str | None
     brokers: tuple[str, ...]
     topics: Mapping[str, int]
+    topic_ids: Mapping[str, str]

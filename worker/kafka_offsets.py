@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from .broker import Partition
+from .kafka_closing import fetch_commits
+from .kafka_topic_ids import of_former_topic
 
 Start = Literal["earliest", "latest"] | datetime
 """Where a group without committed offsets begins in a topic."""
@@ -42,6 +44,16 @@ async def ends(client: Any, partitions: list[Any]) -> dict[Any, int]:
     """Ask for the offsets that the next records will have."""
     found: dict[Any, int] = await client.end_offsets(partitions)
     return found
+
+
+def former(topic_ids: Mapping[str, str]) -> OffsetQuestion:
+    """Ask which commits are of other topics than these, by the same names; 0, where to begin instead, for each."""
+
+    async def commits(client: Any, partitions: list[Any]) -> dict[Any, int]:
+        found = await fetch_commits(client, [tp for tp in partitions if tp.topic in topic_ids])
+        return {tp: 0 for tp, commit in found.items() if of_former_topic(commit.metadata or "", topic_ids[tp.topic])}
+
+    return commits
 
 
 def since(at_ms: int) -> OffsetQuestion:

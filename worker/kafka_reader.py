@@ -24,7 +24,7 @@ from .clock import Clock
 from .kafka import Consumer
 from .kafka_config import MANUAL, KafkaConfig
 from .kafka_connection import UnreadableRecordsError
-from .kafka_offsets import Begin
+from .kafka_offsets import Begin, former
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Reader:
         topics: What to consume.
         listener: Told of partitions; an error or a timeout of it is logged and does not stop the rebalance.
         clock: For watching over itself.
-        emptied: Topics that were created anew just now: what is committed for them may be an offset of their lost
-            namesakes, so that the first assignment begins at their first record.
+        topic_ids: Which topics are meant, where Kafka tells: what was committed for a former namesake is not believed.
+        emptied: Topics made anew just now: the first assignment, until which it stays set, begins at their beginning.
         careful: Begin by reading partition by partition, because a predecessor met records that cannot be decoded:
             aiokafka forgets what it drained of other partitions when one of them raises.
         begin: Where partitions without a committed offset begin; at their first record without it.
@@ -63,19 +63,23 @@ class Reader:
         *,
         listener: AssignmentListener | None,
         clock: Clock,
+        topic_ids: Mapping[str, str],
         emptied: frozenset[str],
         careful: bool,
         begin: Begin | None = None,
     ) -> None:
         self.careful = careful
+        self.emptied = emptied
         self.condemned: str | None = None
         self.held: tuple[Partition, ...] = ()
         self._config = config
         self._topics = topics
         self._listener = listener
         self._clock = clock
-        self._emptied = emptied
+        self._topic_ids = topic_ids
         self._begin = begin
+        # Without a group nobody waits meanwhile, and its coordinator may have to be found first.
+        self._begin_ms = config.request_timeout_ms if config.assignment == MANUAL else config.listener_timeout_ms
         self._unreadable_at_ms = clock.monotonic_ms()
         self._void = False
         self._consumer = Consumer(config, revoked=self._revoked, assigned=self._assigned)
@@ -172,7 +176,7 @@ class Reader:
                 return
             try:
                 async with asyncio.timeout(None) as self._committing:
-                    await self._consumer.commit(offsets)
+                    await self._consumer.commit(offsets, self._topic_ids)
             except TimeoutError as error:
                 raise BrokerError("An outage began while offsets were committed: commit again after it.") from error
             except BrokerError as error:
@@ -193,7 +197,7 @@ class Reader:
     def retire(self, reason: str) -> None:
         """Have it replaced, and commit nothing more: its offsets may not be those of the topics that are there now.
 
-        A broker without a disk loses topics. An offset of a lost one, committed for its namesake, would skip records.
+        An offset of a topic that is no more, committed for its namesake, would skip records.
         """
         self._void = True
         self._condemn(reason)
@@ -353,24 +357,28 @@ class Reader:
     async def _assigned(self, partitions: Sequence[Partition]) -> None:
         if self._closed:
             return
-        if partitions and self._begin is not None:
+        if partitions:
             try:
-                async with asyncio.timeout(self._config.listener_timeout_ms / 1000):
-                    self._consumer.seek(await self._begin(self._consumer.ask, partitions))
+                async with asyncio.timeout(self._begin_ms / 1000):
+                    self._consumer.seek(await self._beginnings(partitions))
             except (PerdureError, TimeoutError) as error:
                 # Nothing may be handed out: it might be from before the beginning.
                 self._condemn(f"where to begin could not be found out: {error!r}")
                 return
+            self.emptied = frozenset()
         if partitions and self._listener is not None:
             await self._told(self._listener.assigned(partitions), "assigned")
-        if self._emptied:
-            self._consumer.seek({partition: 0 for partition in partitions if partition.topic in self._emptied})
-            self._emptied = frozenset()
         self.held = tuple(partitions)
         self._unsettled_since_ms = None
         self._fetched = (self._fetched[0], self._clock.monotonic_ms())
         self._settled.set()
         logger.info("%s partitions are assigned to group %s", len(partitions), self._config.group_id)
+
+    async def _beginnings(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        begin = dict(await self._begin(self._consumer.ask, partitions)) if self._begin is not None else {}
+        if self._topic_ids:
+            begin |= await self._consumer.ask(former(self._topic_ids), partitions)
+        return begin | {partition: 0 for partition in partitions if partition.topic in self.emptied}
 
     async def _told(self, call: Awaitable[None], event: str) -> None:
         """Bound the listener in time: while it runs, nobody in the group gets anything."""

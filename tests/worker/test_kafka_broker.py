@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from perdure.schemas.errors import BrokerError
+from perdure.worker import kafka_topic_ids
 from perdure.worker.clock import SystemClock
 from perdure.worker.kafka_admin import create_topics
 from perdure.worker.kafka_broker import KafkaBroker
@@ -184,10 +185,13 @@ async def test_a_consumer_that_is_stuck_is_replaced(bootstrap_servers: str, name
 
 
 @pytest.mark.skipif(lane.LANE == "apache", reason="it keeps its topics over a restart")
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_topics_that_were_lost_are_read_from_their_beginning(
-    private_broker: ServerProcess, namespace: str
+    private_broker: ServerProcess, namespace: str, monkeypatch: pytest.MonkeyPatch, ids: bool
 ) -> None:
     """A memory-only broker forgets: positions in the topics that it lost mean nothing in the new ones."""
+    if not ids:
+        monkeypatch.setattr(kafka_topic_ids, "_VERSION", 99)
     plan = topic_plan(f"{namespace}.S")
     member = Member(quick_config(private_broker.address, namespace), plan)
     async with member.broker:
