@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from perdure.worker.server_process import ServerProcess
@@ -80,7 +82,7 @@ async def test_broker_killed_and_restarted_under_load(private_stage: Stage, priv
     await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
     await stage.forget_unadmitted_after(private_broker.kill)
     await asyncio.sleep(stage.chance.uniform(0, 1.0))
-    await private_broker.start()
+    await stage.restart_broker(private_broker)
     await producing
     await stage.finished(offsets=DISK)
     assert all(worker.alive for worker in workers)
@@ -97,11 +99,11 @@ async def test_both_servers_killed_and_restarted(
     await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
     await stage.forget_unadmitted_after(private_broker.kill)
     await private_redis.kill()
-    servers = [private_redis, private_broker]
-    stage.chance.shuffle(servers)
-    for server in servers:
+    starts: list[Callable[[], Awaitable[None]]] = [private_redis.start, partial(stage.restart_broker, private_broker)]
+    stage.chance.shuffle(starts)
+    for start in starts:
         await asyncio.sleep(stage.chance.uniform(0, 1.0))
-        await server.start()
+        await start()
     await producing
     await stage.finished(offsets=DISK)
     assert all(worker.alive for worker in workers)
