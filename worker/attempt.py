@@ -263,7 +263,9 @@ class Attempt(Departing):
             return self._never(name)
         if not isinstance(delta, timedelta):
             raise UsageError(f"ctx.sleep takes a timedelta, not {delta!r:.200}.")
-        now_ms, duration_ms = self.clock.now_ms(), max(0, -(-delta // timedelta(milliseconds=1)))
+        # Rounded up: never early.
+        whole_ms, rest = divmod(delta, timedelta(milliseconds=1))
+        now_ms, duration_ms = self.clock.now_ms(), max(0, whole_ms + bool(rest))
         try:
             index = self.machine.issue_sleep(name, at_ms=now_ms, duration_ms=duration_ms)
         except JournalMismatchError as error:

@@ -6,8 +6,8 @@ Each takes its command index at the call. What comes of it is decided by the mac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence, Set
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -30,7 +30,7 @@ from perdure.schemas.commands import (
     SetState,
     SignalWait,
 )
-from perdure.schemas.entries import Failure, Headers, Outcome, Success, Waiting, Written
+from perdure.schemas.entries import Failure, Outcome, Success, Waiting, Written
 from perdure.schemas.errors import SerdeError, UsageError
 from perdure.schemas.ids import (
     InvocationId,
@@ -38,11 +38,19 @@ from perdure.schemas.ids import (
     id_of_call,
     id_of_idempotency_key,
     id_of_workflow,
-    is_invocation_id,
-    read_awakeable_id,
 )
-from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX
+from perdure.schemas.limits import PAYLOAD_BYTES_MAX
 
+from .callees import (
+    LATEST_MS,
+    Asked,
+    Callee,
+    checked_awakeable,
+    checked_headers,
+    checked_id,
+    checked_name,
+    checked_outcome,
+)
 from .clock import Clock
 from .futures import DurableCallFuture, DurableFuture
 from .sealing import Sealer
@@ -93,28 +101,6 @@ class Issuer(Protocol):
         """Issue a lookup: the answer is `known`, or is what `ask`, given the command index, brings."""
 
 
-class Callee(NamedTuple):
-    """Who is called. `main` where it is a workflow's one run."""
-
-    service: str
-    handler: str
-    key: str | None
-    main: bool = False
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.service}/{self.handler}"
-
-
-class Asked(NamedTuple):
-    """How a call is made beside whom and with what."""
-
-    idempotency_key: str | None = None
-    headers: Mapping[str, str] | None = None
-    delay_ms: int = 0
-
-
 class Commands:
     """Issues commands for one attempt.
 
@@ -150,7 +136,7 @@ class Commands:
 
     def call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
         """Invoke a handler; the future of its outcome."""
-        headers = _checked(callee, argument, asked)
+        headers = checked_headers(callee, argument, asked)
         argument = self._sealed(argument)
         invocation_id = self._id_of(callee, asked)
 
@@ -175,9 +161,11 @@ class Commands:
 
     def send(self, callee: Callee, argument: bytes, asked: Asked) -> InvocationId:
         """Invoke a handler and go on; its id."""
-        headers = _checked(callee, argument, asked)
+        headers, at_ms = checked_headers(callee, argument, asked), self._issuer.clock.now_ms()
+        if at_ms + asked.delay_ms > LATEST_MS:
+            raise UsageError(f"A send to {callee.name} is delayed beyond the year 9999.")
         argument = self._sealed(argument)
-        invocation_id, at_ms = self._id_of(callee, asked), self._issuer.clock.now_ms()
+        invocation_id = self._id_of(callee, asked)
 
         def command(index: int) -> Send:
             return Send(
@@ -207,7 +195,7 @@ class Commands:
 
     def attach(self, invocation_id: str, serde: Serde[Any]) -> DurableFuture[Any]:
         """Wait for another invocation's outcome."""
-        checked = _checked_id(invocation_id)
+        checked = checked_id(invocation_id)
         return self._issuer.issue(
             "attach_invocation",
             lambda index: Attach(index, self._issuer.clock.now_ms(), checked),
@@ -216,7 +204,7 @@ class Commands:
 
     def cancel(self, invocation_id: str) -> None:
         """Cancel another invocation."""
-        checked = _checked_id(invocation_id)
+        checked = checked_id(invocation_id)
         self._issuer.issue("cancel_invocation", lambda index: CancelOther(index, self._issuer.clock.now_ms(), checked))
 
     def awakeable(self, serde: Serde[Any]) -> tuple[str, DurableFuture[Any]]:
@@ -228,33 +216,28 @@ class Commands:
 
     def complete_awakeable(self, name: str, outcome: Outcome) -> None:
         """Complete an awakeable of any invocation; the first completion counts."""
-        found = read_awakeable_id(name)
-        if found is None:
-            raise UsageError(
-                f"{name!r:.200} is not the id of an awakeable: those are awk_..., as ctx.awakeable() returns them."
-            )
-        invocation_id, awaited = found
-        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(outcome)
+        invocation_id, awaited = checked_awakeable(name)
+        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(checked_outcome("The value", outcome))
         self._issuer.issue(
             "resolve_awakeable", lambda index: Resolve(index, at_ms, invocation_id, awaited, "", outcome)
         )
 
     def signal(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
         """Wait for the next signal of that name to this invocation."""
-        checked = _checked_name("A signal", name)
+        checked = checked_name("A signal", name)
         return self._issuer.issue(
             "signal", lambda index: SignalWait(index, self._issuer.clock.now_ms(), checked), value_of(serde, name)
         )
 
     def send_signal(self, invocation_id: str, name: str, outcome: Outcome) -> None:
         """Send a signal to an invocation."""
-        checked, to = _checked_name("A signal", name), _checked_id(invocation_id)
-        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(outcome)
+        checked, to = checked_name("A signal", name), checked_id(invocation_id)
+        at_ms, outcome = self._issuer.clock.now_ms(), self._sealed_outcome(checked_outcome("The value", outcome))
         self._issuer.issue("resolve_signal", lambda index: Resolve(index, at_ms, to, -1, checked, outcome))
 
     def get(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
         """Read a value of the object's state; `None` where there is none."""
-        _checked_name("A state", name)
+        checked_name("A state", name)
         known: Outcome | None = None
         if self._state.knows(name):
             value = self._state.value(name)
@@ -291,7 +274,7 @@ class Commands:
 
     def set(self, name: str, value: object, serde: Serde[Any]) -> None:
         """Write a value of the object's state."""
-        checked = _checked_name("A state", name)
+        checked = checked_name("A state", name)
         raw = encode_value(serde, value, what=f"The state {name!r}")
         if len(raw) > PAYLOAD_BYTES_MAX:
             raise SerdeError(f"The state {name!r} has {len(raw)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed.")
@@ -301,7 +284,7 @@ class Commands:
 
     def clear(self, name: str) -> None:
         """Remove a value of the object's state."""
-        checked = _checked_name("A state", name)
+        checked = checked_name("A state", name)
         self._issuer.issue("ctx.clear", lambda index: ClearState(index, checked))
         self._state.clear(checked)
 
@@ -312,14 +295,14 @@ class Commands:
 
     def promise(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
         """Wait for a promise of the workflow."""
-        checked = _checked_name("A promise", name)
+        checked = checked_name("A promise", name)
         return self._issuer.issue(
             "promise", lambda index: PromiseWait(index, self._issuer.clock.now_ms(), checked), value_of(serde, name)
         )
 
     def peek(self, name: str, serde: Serde[Any]) -> DurableFuture[Any]:
         """A promise's value; `None` while it is open."""
-        checked = _checked_name("A promise", name)
+        checked = checked_name("A promise", name)
 
         async def ask(index: int) -> Outcome:
             promise = await self._issuer.store.peek_promise(self._issuer.claim.lease.target, checked)
@@ -337,7 +320,8 @@ class Commands:
 
     def complete_promise(self, name: str, outcome: Outcome) -> DurableFuture[None]:
         """Complete a promise; a TerminalError 409 where somebody else has."""
-        checked, outcome = _checked_name("A promise", name), self._sealed_outcome(outcome)
+        checked = checked_name("A promise", name)
+        outcome = self._sealed_outcome(checked_outcome(f"The value of promise {name!r}", outcome))
 
         async def ask(index: int) -> Outcome:
             by = f"{self._invocation_id}:{index}"
@@ -365,30 +349,3 @@ def value_of(serde: Serde[Any], what: str) -> Settle:
                     future.set_exception(error)
 
     return settle
-
-
-def _checked(callee: Callee, argument: bytes, asked: Asked) -> Headers:
-    if callee.key is not None and not 0 < len(callee.key) <= KEY_LENGTH_MAX:
-        raise UsageError(f"A key has 1 to {KEY_LENGTH_MAX} characters; that for {callee.name} has {len(callee.key)}.")
-    if asked.idempotency_key is not None and not 0 < len(asked.idempotency_key) <= KEY_LENGTH_MAX:
-        raise UsageError(f"An idempotency key has 1 to {KEY_LENGTH_MAX} characters, not {len(asked.idempotency_key)}.")
-    if len(argument) > PAYLOAD_BYTES_MAX:
-        raise SerdeError(
-            f"The argument of {callee.name} has {len(argument)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed."
-        )
-    headers = asked.headers or {}
-    if len(headers) > HEADERS_MAX:
-        raise UsageError(f"A call has at most {HEADERS_MAX} headers, not {len(headers)}.")
-    return tuple((name, value.encode()) for name, value in headers.items())
-
-
-def _checked_id(text: str) -> InvocationId:
-    if not is_invocation_id(text):
-        raise UsageError(f"{text!r:.200} is not an invocation id: those are inv_ and 27 hexadecimal digits.")
-    return InvocationId(text)
-
-
-def _checked_name(what: str, name: str) -> str:
-    if not 0 < len(name) <= NAME_LENGTH_MAX:
-        raise UsageError(f"{what} has a name of 1 to {NAME_LENGTH_MAX} characters, not {name!r:.100}.")
-    return name

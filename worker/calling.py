@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from perdure.schemas.entries import Failure, Success
-from perdure.schemas.errors import UsageError
+from perdure.schemas.errors import DefinitionError, UsageError
 from perdure.schemas.limits import shorten
 
-from .attempt_commands import Asked, Callee, Commands
+from .attempt_commands import Commands
+from .callees import Asked, Callee
 from .futures import DurableCallFuture, DurableFuture
-from .handler import Handler, handler_of
+from .handler import Handler, ServiceKind, handler_of
 from .serde import DEFAULT_SERDE, BytesSerde, DefaultSerde, Serde, encode_value, serde_or_json
 
 I = TypeVar("I")  # noqa: E741
@@ -73,7 +74,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a service.
             SerdeError: The argument cannot be written.
         """
-        return self._call(tpe, None, arg, Asked(idempotency_key, headers))
+        return self._call(ServiceKind.SERVICE, tpe, None, arg, Asked(idempotency_key, headers))
 
     def object_call(
         self,
@@ -89,7 +90,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of an object.
             SerdeError: The argument cannot be written.
         """
-        return self._call(tpe, key, arg, Asked(idempotency_key, headers))
+        return self._call(ServiceKind.OBJECT, tpe, key, arg, Asked(idempotency_key, headers))
 
     def workflow_call(
         self,
@@ -105,7 +106,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a workflow.
             SerdeError: The argument cannot be written.
         """
-        return self._call(tpe, key, arg, Asked(idempotency_key, headers))
+        return self._call(ServiceKind.WORKFLOW, tpe, key, arg, Asked(idempotency_key, headers))
 
     def service_send(
         self,
@@ -121,7 +122,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a service.
             SerdeError: The argument cannot be written.
         """
-        return self._send(tpe, None, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.SERVICE, tpe, None, arg, self._asked(send_delay, idempotency_key, headers))
 
     def object_send(
         self,
@@ -138,7 +139,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of an object.
             SerdeError: The argument cannot be written.
         """
-        return self._send(tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.OBJECT, tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
 
     def workflow_send(
         self,
@@ -155,7 +156,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a workflow.
             SerdeError: The argument cannot be written.
         """
-        return self._send(tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.WORKFLOW, tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
 
     def generic_call(
         self,
@@ -278,33 +279,58 @@ class Calling:
         """
         self._commands.send_signal(invocation_id, name, Failure(failure_code, shorten(failure_message)))
 
-    def _call(self, fn: Callable[..., Any], key: str | None, arg: object, asked: Asked) -> DurableCallFuture[Any]:
-        handler = handler_of(fn)
+    def _call(
+        self, kind: ServiceKind, fn: Callable[..., Any], key: str | None, arg: object, asked: Asked
+    ) -> DurableCallFuture[Any]:
+        handler = _handler(kind, fn)
         callee = _callee(handler, key)
         return self._issue_call(callee, _argument(handler, arg), asked, handler.output_serde)
 
     def _issue_call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
         return self._commands.call(callee, argument, asked, serde)
 
-    def _send(self, fn: Callable[..., Any], key: str | None, arg: object, asked: Asked) -> SendHandle:
-        handler = handler_of(fn)
+    def _send(
+        self, kind: ServiceKind, fn: Callable[..., Any], key: str | None, arg: object, asked: Asked
+    ) -> SendHandle:
+        handler = _handler(kind, fn)
         invocation_id = self._commands.send(_callee(handler, key), _argument(handler, arg), asked)
         return SendHandle(self._commands, invocation_id)
 
     def _asked(
         self, send_delay: timedelta | None, idempotency_key: str | None, headers: Mapping[str, str] | None
     ) -> Asked:
-        if send_delay is None or send_delay <= timedelta():
+        if send_delay is None:
             return Asked(idempotency_key, headers)
+        if not isinstance(send_delay, timedelta):
+            raise UsageError(f"send_delay is a timedelta, not {send_delay!r:.200}.")
         # Rounded up: never early.
-        return Asked(idempotency_key, headers, -(-send_delay // timedelta(milliseconds=1)))
+        whole_ms, rest = divmod(send_delay, timedelta(milliseconds=1))
+        return Asked(idempotency_key, headers, max(0, whole_ms + bool(rest)))
+
+
+_KIND_NAMES = {
+    ServiceKind.SERVICE: "a service",
+    ServiceKind.OBJECT: "a virtual object",
+    ServiceKind.WORKFLOW: "a workflow",
+}
+
+
+def _handler(kind: ServiceKind, fn: Callable[..., Any]) -> Handler:
+    try:
+        handler = handler_of(fn)
+    except DefinitionError as error:
+        raise UsageError(str(error)) from error
+    if handler.kind is not kind:
+        raise UsageError(
+            f"{handler.target} is a handler of {_KIND_NAMES[handler.kind]} and not of {_KIND_NAMES[kind]}: use "
+            f"{handler.kind}_call or {handler.kind}_send."
+        )
+    return handler
 
 
 def _callee(handler: Handler, key: str | None) -> Callee:
     if handler.keyed and key is None:
-        raise UsageError(f"{handler.target} belongs to a {handler.kind}: call it with its key.")
-    if not handler.keyed and key is not None:
-        raise UsageError(f"{handler.target} belongs to a service, which has no keys: use service_call or service_send.")
+        raise UsageError(f"{handler.target} is a handler of {_KIND_NAMES[handler.kind]}: call it with a key.")
     return Callee(handler.service, handler.name, key, handler.mode == "main")
 
 

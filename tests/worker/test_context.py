@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from perdure.schemas.entries import Sleep
 from perdure.schemas.errors import UsageError
 from perdure.worker.context import AttemptFinishedEvent, Context
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
@@ -224,6 +225,19 @@ async def test_wrong_calls_are_refused_by_name(plain_stage: Stage, mistake: str)
 
     assert (await plain_stage.play(play)).status == "completed"
     assert message in said[0]
+
+
+async def test_a_sleep_may_be_as_long_as_can_be_said(plain_stage: Stage) -> None:
+    """It is recorded, and the invocation waits outside of memory."""
+
+    async def play(ctx: Context) -> None:
+        await ctx.sleep(timedelta.max)
+
+    story, claim = plain_stage.begin(play)
+    story.ends.append(await plain_stage.run(story.handler, claim))
+    story = await plain_stage.look(story)
+    assert story.status == "suspended"
+    assert [entry.duration_ms for entry in story.entries if isinstance(entry, Sleep)] == [86_400_000_000_000_000]
 
 
 async def test_what_belongs_to_an_attempt_learns_of_its_end(stage: Stage) -> None:
