@@ -17,14 +17,14 @@ async def test_a_record_invokes_the_handler(perdure_harness: HarnessFactory, pag
     """As it is, without an envelope."""
     async with perdure_harness(page.application) as env:
         config = env.settings.kafka_config(client_id="another-team")
-        await create_topics(config, [topic_plan("orders")])
+        await create_topics(config, [topic_plan("shop-orders")])
         async with Sender(config) as sender:
-            await sender.send(Outgoing("orders", None, b'{"number": 4711}'))
+            await sender.send(Outgoing("shop-orders", None, b'{"number": 4711}'))
 
         async def shipped() -> bool:
             done = InvocationFilter(service="Shop", handler="order_placed", statuses=("completed",))
             found = await env.client.list_invocations(done)
             journals = [[entry.entry async for entry in env.client.journal(view.id)] for view in found.invocations]
-            return any("4711, which stands at orders" in str(journal) for journal in journals)
+            return any("4711, which stands at shop-orders" in str(journal) for journal in journals)
 
         await wait_until(shipped)
