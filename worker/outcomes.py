@@ -24,6 +24,10 @@ from .deadlines import Deadlines
 LOOK_FIRST_S = 1.0
 """Before the first look of one's own: longer than a call usually takes, so that most never look."""
 
+ADMISSION_LOOK_S = 0.01
+"""Before the second look at what is not admitted yet, which takes some milliseconds; doubled up to `LOOK_FIRST_S`. Until
+then nobody knows who waits for it."""
+
 LOOK_INTERVAL_S_MAX = 10.0
 """Looks are cheap, yet thousands may wait for hours: doubled up to this."""
 
@@ -131,6 +135,7 @@ class Outcomes:
 
     async def _look(self, invocation_id: InvocationId, interval_s: float, *, seen: bool) -> Outcome:
         """Look, then listen in turns until there is an outcome."""
+        admission_s = ADMISSION_LOOK_S
         while True:
             # Before looking: what is published meanwhile must be heard.
             expected = self.expect(invocation_id)
@@ -142,11 +147,15 @@ class Outcomes:
                     raise InvocationNotFoundError(
                         f"There is no invocation {invocation_id}: it was never admitted, or its retention ended."
                     )
-                seen = seen or status is not None
-                outcome = await self._hear(expected, interval_s)
+                if status is None:
+                    outcome = await self._hear(expected, admission_s)
+                    admission_s = min(2 * admission_s, LOOK_FIRST_S)
+                else:
+                    seen = True
+                    outcome = await self._hear(expected, interval_s)
+                    interval_s = min(2 * interval_s, LOOK_INTERVAL_S_MAX)
                 if outcome is not None:
                     return outcome
-                interval_s = min(2 * interval_s, LOOK_INTERVAL_S_MAX)
             finally:
                 self.forget(invocation_id, expected)
 

@@ -70,3 +70,32 @@ async def test_a_wait_for_what_was_sent_ends_in_time(
         assert await outcomes.wait(invocation_id, sent=True, expected=heard, within_s=0.0) == Success(b"1")
         outcomes.forget(invocation_id, heard)
         outcomes.forget(invocation_id, heard)
+
+
+async def test_what_is_admitted_late_is_heard_at_once(
+    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that begins before its invocation is admitted does not sleep through its outcome."""
+    # So long that the wait would not end within the test if it were told of neither.
+    monkeypatch.setattr(outcomes_module, "LOOK_FIRST_S", 600.0)
+    config, keys = RedisConfig.from_url(redis_url), Keys(namespace, slots=2)
+    admission = Admission(
+        new_invocation_id("S", None, system_random()), "S", "h", None, Input(0, "w", (), b""), token="t", worker="w"
+    )
+    async with (
+        connected_store(config, keys, name="test") as store,
+        Outcomes(store, config, keys, client="c") as outcomes,
+    ):
+        wait = asyncio.create_task(outcomes.wait(admission.invocation_id, sent=True))
+        await wait_until(lambda: outcomes._waits)
+        claimed = await store.admit(admission, lease_ms=DAY_MS)
+        assert isinstance(claimed, Claimed)
+
+        async def known() -> bool:
+            summary = await store.read_invocation(admission.invocation_id)
+            return summary is not None and outcomes.channel in summary.fields.get("waiters", "")
+
+        await wait_until(known, description="the wait has found what was admitted")
+        output = Output(0, Success(b"1"))
+        await store.complete(claimed.lease, [output], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS)
+        assert await wait == Success(b"1")
