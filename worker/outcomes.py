@@ -25,8 +25,8 @@ LOOK_FIRST_S = 1.0
 """Before the first look of one's own: longer than a call usually takes, so that most never look."""
 
 ADMISSION_LOOK_S = 0.01
-"""Before the second look at what is not admitted yet, which takes some milliseconds; doubled up to `LOOK_FIRST_S`. Until
-then nobody knows who waits for it."""
+"""Before the second look at what is not admitted yet, which takes some milliseconds; doubled up to `LOOK_FIRST_S`.
+Until then nobody knows who waits for it."""
 
 LOOK_INTERVAL_S_MAX = 10.0
 """Looks are cheap, yet thousands may wait for hours: doubled up to this."""
