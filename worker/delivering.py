@@ -154,7 +154,7 @@ class Delivering:
 
     def awaiting(self, future: DurableFuture[Any]) -> None:
         """The handler is about to wait for `future`."""
-        if self._tasks or future.watched:
+        if self._tasks or future._callbacks:
             # Its callbacks come first, as they did when it was not done yet.
             self._awaited = None
             self._settle_soon()

@@ -170,7 +170,8 @@ class Departing(Delivering):
 
     def awaiting(self, future: DurableFuture[Any]) -> None:
         """See `Awaited.awaiting`."""
-        if not self.over:
+        # `over`, spelled out: each step comes this way.
+        if self.departure is None and not self._closed and not self._ended:
             super().awaiting(future)
             return
         task = asyncio.current_task()
