@@ -22,9 +22,10 @@ async def assemble(ctx: Context, parts: list[str]) -> list[str]:
     try:
         return await gather_results(*calls)
     except TerminalError:
-        # The others would go on for nothing. Cancelling what has ended changes nothing.
+        # The others would go on for nothing.
         for call in calls:
-            await call.cancel_invocation()
+            if not call.done():
+                await call.cancel_invocation()
         raise
 
 
