@@ -15,7 +15,7 @@ from typing import Any
 
 from .attempt_limits import AttemptLimits
 from .delivering import Delivering
-from .departures import Departure, Failing, Losing, Pausing, Releasing
+from .departures import Departure, Failing, Holding, Losing, Pausing, Releasing
 from .futures import DurableFuture
 from .handler import Handler
 from .scope import refuse_in_step
@@ -83,6 +83,9 @@ class Departing(Delivering):
         if self.departure is None:
             self.departure = departure
             self._suspension.stop()
+            if not isinstance(departure, Failing | Holding):
+                # Those two wait for what is executed, the others drop it.
+                self.steps.begin_no_more()
 
     def _cancel_tasks(self) -> None:
         for task in (self._task, *self._tasks):

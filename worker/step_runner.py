@@ -69,6 +69,7 @@ class StepRunner:
         self._given_up: set[int] = set()
         self._last = False
         self._cut = False
+        self._ended = False
 
     def start(self, index: int, call: StepCall, failed: StepFailed | None) -> None:
         """Execute a step in a task of its own, in the context that it was asked for in."""
@@ -112,6 +113,10 @@ class StepRunner:
         # A task that was cancelled before it began stays among them.
         while tasks := [task for task in self._tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
+
+    def begin_no_more(self) -> None:
+        """Execute nothing that is not being executed now: its result would not be recorded."""
+        self._ended = True
 
     def cut(self) -> None:
         """Cancel every step. A thread cannot be cancelled; its result is dropped."""
@@ -160,6 +165,8 @@ class StepRunner:
         attempt, name = self._attempt, call.name
         if attempt.writer.leaving:
             await attempt.writer.stayed()
+        if self._ended:
+            raise asyncio.CancelledError("the attempt departs")
         started_ms = attempt.clock.monotonic_ms()
         execution = 1 if failed is None else failed.failures + 1
         SCOPE.set(_tuple(StepInfo, (attempt.invocation_id, name, index, execution)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import weakref
 from collections import Counter
@@ -14,8 +15,9 @@ import pytest
 
 from perdure.journal.store import Appended, Lease
 from perdure.schemas.entries import Entry, Sleep
+from perdure.worker.conclusion import run_attempt
 from perdure.worker.context import Context
-from perdure.worker.departures import Completed, Left
+from perdure.worker.departures import Completed, Left, Released, Releasing
 from perdure.worker.options import RunOptions
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import Stage
@@ -261,3 +263,33 @@ async def test_an_unawaited_timer_does_not_keep_an_invocation(stage: Stage) -> N
     stage.clock.skip(7_200_000)
     stage.sweep()
     assert [type(entry).__name__ for entry in (await stage.look(story)).entries][-1] == "Output"
+
+
+async def test_a_released_attempt_begins_no_execution_of_a_step(plain_stage: Stage) -> None:
+    """What is executed once the attempt departs could not be recorded, and would be executed again."""
+    ran: Counter[str] = Counter()
+    paused = asyncio.Event()
+
+    async def play(ctx: Context) -> int:
+        async def step() -> int:
+            ran["step"] += 1
+            if ran["step"] == 1:
+                paused.set()
+                raise ValueError("not yet")
+            return ran["step"]
+
+        try:
+            return await ctx.run_typed("step", step, RunOptions(initial_retry_interval=timedelta(milliseconds=30)))
+        except asyncio.CancelledError:
+            # For longer than the step waits to be tried again.
+            await asyncio.sleep(0.06)
+            raise
+
+    story, claim = plain_stage.begin(play)
+    attempt = plain_stage.new_attempt(story.handler, claim)
+    running = asyncio.create_task(run_attempt(attempt), context=contextvars.Context())
+    await paused.wait()
+    await wait_until(lambda: attempt.waiting)
+    attempt.depart(Releasing())
+    assert await running == Released()
+    assert ran["step"] == 1
