@@ -6,6 +6,7 @@ As on a `Stage`, deadlines are skipped once nothing runs any more.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -105,6 +106,9 @@ class Ensemble(Stage):
         task = asyncio.get_running_loop().create_task(working(), context=Context())
         self._working.add(task)
         task.add_done_callback(self._worked)
+        if inspect.iscoroutine(work):
+            # One that was cancelled before it began was never awaited.
+            task.add_done_callback(lambda _: work.close())
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
