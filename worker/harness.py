@@ -117,7 +117,7 @@ async def harness(
     Args:
         application: What `app(...)` made.
         always_replay: Every `await` of a handler leaves memory and replays the journal, so that a handler that diverges
-            from it pauses.
+            from it pauses. So does one that calls with other arguments than are recorded, which a worker only tells.
         disable_retries: What fails is not tried again: the invocation fails at once, with the handler's error in the
             message. What handlers, services, the application or `RunOptions` say about retries themselves still holds.
         settings: Settings by their names in `Settings`, over those that the harness chose.
@@ -176,6 +176,7 @@ def _settings(servers: ServerAddresses, given: Mapping[str, object], *, always_r
         "namespace": f"{NAMESPACE_PREFIX}{entropy.getrandbits(48):012x}",
         "worker_id": worker_name(entropy),
         "always_replay": always_replay,
+        "strict_arguments": True,
     }
     return Settings.load(**({**_QUICK, **(_EMBEDDED if servers.embedded else {}), **ours, **given}))
 

@@ -239,6 +239,7 @@ def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
         attempts=AttemptSettings(
             inactivity_ms=int(settings.inactivity_timeout_s * 1000),
             always_replay=settings.always_replay,
+            strict_arguments=settings.strict_arguments,
             journal_entries_max=settings.journal_entries_max,
             payload_bytes_max=settings.payload_bytes_max,
         ),

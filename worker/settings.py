@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     always_replay: bool = Field(
         default=False, description="For tests: replay from the journal at every chance, to find handlers that diverge."
     )
+    strict_arguments: bool = Field(
+        default=False, description="For tests: pause where a replay calls with other arguments than were recorded."
+    )
 
     _redis: RedisConfig = PrivateAttr()
 

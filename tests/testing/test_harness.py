@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from perdure import BrokerError, Client, InvocationNotFoundError, SettingsError, StoreError, TerminalError
+from perdure import (
+    BrokerError,
+    Client,
+    Context,
+    InvocationNotFoundError,
+    Service,
+    SettingsError,
+    StoreError,
+    TerminalError,
+    app,
+)
 from perdure.testing import HarnessFactory, ServerAddresses, harness
 from perdure.worker.clock import system_random
 from perdure.worker.engine import Engine
@@ -191,3 +201,22 @@ async def test_a_worker_that_fails_fails_the_test(
     with pytest.raises(RuntimeError, match="a part of the worker broke"):
         async with perdure_harness(kitchen.application) as env:
             await env.client.call("Kitchen/cook", "beans", timeout=PATIENCE)
+
+
+async def test_changed_arguments_are_an_error_here(perdure_harness: HarnessFactory) -> None:
+    """A handler whose calls depend on what is not recorded is found in tests, and only told of by workers."""
+    service = Service("Moody")
+    moods = iter(range(1000))
+
+    @service.handler()
+    async def echo(ctx: Context, mood: int) -> int:
+        return mood
+
+    @service.handler()
+    async def act(ctx: Context) -> int:
+        return await ctx.service_call(echo, next(moods))
+
+    with pytest.raises(TimeoutError) as error:
+        async with perdure_harness(app([service]), always_replay=True) as env:
+            await env.client.call(act, timeout=timedelta(seconds=2))
+    assert "paused" in "\n".join(error.value.__notes__)
