@@ -92,6 +92,12 @@ class DurableFuture(asyncio.Future[T]):
         task = asyncio.current_task()
         return self.cancelled() and hasattr(self, "_next") and task is not None and not task.cancelling()
 
+    def set_exception(self, exception: type | BaseException, /) -> None:
+        """See `asyncio.Future.set_exception`."""
+        super().set_exception(exception)
+        # It counts as retrieved: the journal holds it, and who leaves before awaiting it sees it in the next attempt.
+        self.exception()
+
     @property
     def live(self) -> DurableFuture[T]:
         """The future of the command's result: another one once a wait for this one was interrupted."""

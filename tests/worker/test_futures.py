@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from perdure.schemas.errors import TerminalError
 from perdure.worker.context import Context
 from perdure.worker.options import RunOptions
 from tests.worker.attempt_stage import Stage
@@ -97,3 +100,21 @@ async def test_a_result_can_be_awaited_many_times(stage: Stage) -> None:
     story = await stage.play(play)
     assert story.result == [7] * 5
     assert story.steps == ["step"]
+
+
+async def test_failures_that_nobody_awaits_are_not_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """They are in the journal; who leaves before awaiting one, such as a suspended handler, has lost nothing."""
+
+    async def play(ctx: Context) -> str:
+        async def step() -> None:
+            raise TerminalError("for good")
+
+        failing = ctx.run("fails", step)
+        await ctx.sleep(timedelta(milliseconds=1))
+        await ctx.run("succeeds", lambda: None)
+        return f"{failing.done()}"
+
+    story = await stage.play(play)
+    gc.collect()
+    assert "fails" in story.steps
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
