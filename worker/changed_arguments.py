@@ -10,6 +10,7 @@ from typing import Any
 
 from perdure.schemas.commands import Call, Resolve, Send, SetState
 from perdure.schemas.entries import Success, Waiting, Written
+from perdure.schemas.errors import SerdeError
 
 from .sealing import Sealer
 
@@ -17,11 +18,15 @@ from .sealing import Sealer
 def changed(recorded: Waiting | Written, issued: Waiting | Written, sealer: Sealer | None) -> str | None:
     """What is different in an argument, for people, without the values, which may be secrets; `None`: nothing."""
     before, now = _arguments(recorded), _arguments(issued)
-    different = [
-        _described(name, before[name], now.get(name))
-        for name in before
-        if _opened(before[name], sealer) != _opened(now.get(name), sealer)
-    ]
+    try:
+        different = [
+            _described(name, before[name], now.get(name))
+            for name in before
+            if _opened(before[name], sealer) != _opened(now.get(name), sealer)
+        ]
+    except SerdeError:
+        # Sealed with a key that is gone: nobody can say, and nobody needs to read it.
+        return None
     return "; ".join(different) or None
 
 
