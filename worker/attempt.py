@@ -191,22 +191,6 @@ class Attempt(Departing):
         """How the next invocation of its object is claimed with this one's outcome."""
         return self._outward.follow()
 
-    def poke(self, length: int) -> None:
-        """The journal is said to have that many entries: learn those that are not known here."""
-        if length > self.machine.length and not self._closed:
-            self.writer.fetch_soon()
-
-    def fetch(self) -> None:
-        """Others may have appended: learn what."""
-        if not self._closed:
-            self.writer.fetch_soon()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the attempt only waits: none of its steps is being executed, and all of the handler is blocked."""
-        busy = self.machine.executing - self.steps.backing_off.keys()
-        return not busy and not self.writer.busy and not self.machine.deliverable and self.blocked
-
     def make_room(self) -> None:
         """Others want to begin: leave memory at once, if all there is to do is to wait for the outside."""
         if not self._closed and self.departure is None and not self._concluding:

@@ -137,6 +137,22 @@ class Delivering:
             self._others = Others({}, {}, {})
         return self._others
 
+    def poke(self, length: int) -> None:
+        """The journal is said to have that many entries: learn those that are not known here."""
+        if length > self.machine.length and not self._closed:
+            self.writer.fetch_soon()
+
+    def fetch(self) -> None:
+        """Others may have appended: learn what."""
+        if not self._closed:
+            self.writer.fetch_soon()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the attempt only waits: none of its steps is being executed, and all of the handler is blocked."""
+        busy = self.machine.executing - self.steps.backing_off.keys()
+        return not busy and not self.writer.busy and not self.machine.deliverable and self.blocked
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """The handler started a task of its own."""
         if task is not self._task and self.by_handler:
