@@ -160,6 +160,10 @@ class Stage:
         self.visitors: list[Callable[[], None]] = []
         """What happens outside when the invocation waits and nothing else would wake it, one after the other."""
 
+    def rows(self) -> list[Positioned]:
+        """What stands in the journals now."""
+        return [row for slot in self.memory._slots for journal in slot.journals.values() for row in journal]
+
     def close(self) -> None:
         """End the threads."""
         for timer in self._timers:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from perdure.journal.store import Claim
-from perdure.schemas.entries import Run, Sleep
+from perdure.schemas.entries import Completion, Run, Sleep
 from perdure.schemas.errors import TerminalError
 from perdure.worker.attempt import Attempt
 from perdure.worker.context import Context
@@ -301,14 +301,19 @@ async def test_a_race_of_a_step_and_a_timer_is_decided_once(stage: Stage) -> Non
 
         work: DurableFuture[Any] = ctx.run("work", step)
         timer: DurableFuture[Any] = ctx.sleep(SHORT)
-        asyncio.get_running_loop().call_later(0.1, release.set)
         done, _ = await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
         winner = "timer" if timer in done else "work"
         seen.add(winner)
         await ctx.run(winner, lambda: None)
         return winner
 
+    async def release_late() -> None:
+        await wait_until(lambda: any(isinstance(row.entry, Completion) for row in stage.rows()))
+        release.set()
+
+    releasing = asyncio.create_task(release_late())
     story = await stage.play(play)
+    await releasing
     assert story.result == "timer"
     assert seen == {"timer"}
 
