@@ -10,6 +10,9 @@ from .conftest import PATIENCE, Running, both_ways
 
 OFTEN = Plan(every_s=0.05)
 
+# So that the tick after it is far, too: one that is overdue comes at once.
+FAR = 4_000_000_000.0
+
 
 @both_ways
 async def test_it_runs_until_it_is_stopped(running: Running) -> None:
@@ -36,7 +39,7 @@ async def test_ticks_of_an_earlier_start_do_nothing(running: Running) -> None:
         seldom = Plan(every_s=3_600)
         for _ in range(2):
             await client.call(start, seldom, key="cleanup", timeout=PATIENCE)
-        await client.call(tick, Tick(start=1, at=0), key="cleanup", timeout=PATIENCE)
+        await client.call(tick, Tick(start=1, at=FAR), key="cleanup", timeout=PATIENCE)
         assert await client.call(runs, key="cleanup", timeout=PATIENCE) == 0
-        await client.call(tick, Tick(start=2, at=0), key="cleanup", timeout=PATIENCE)
+        await client.call(tick, Tick(start=2, at=FAR), key="cleanup", timeout=PATIENCE)
         assert await client.call(runs, key="cleanup", timeout=PATIENCE) == 1
