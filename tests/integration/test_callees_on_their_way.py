@@ -69,6 +69,7 @@ async def waiting(deployment: Deployment, handler: str) -> AsyncIterator[tuple[C
     """A caller that has suspended, and whose callee's worker only runs inside the block."""
     async with (
         deployment.sender(far()),
+        deployment.sender(near()),
         deployment.worker(near()),
         deployment.client() as client,
     ):

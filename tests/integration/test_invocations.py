@@ -201,18 +201,24 @@ async def test_not_before_starts_later(plain: Deployment, shop: Shop) -> None:
 
     application = app([service])
     async with plain.sender(application) as sender, plain.worker(application), plain.client() as client:
+
+        async def send(due_ms: int) -> str:
+            name = new_invocation_id("Later", None, system_random())
+            due = datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()
+            await sender.send(record(plain.topic("Later"), envelope("note", id=name, not_before=due)))
+            return name
+
         due_ms = SystemClock().now_ms() + 700
-        name = new_invocation_id("Later", None, system_random())
-        due = datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()
-        await sender.send(record(plain.topic("Later"), envelope("note", id=name, not_before=due)))
+        soon, late = await send(due_ms), await send(due_ms + 3_600_000)
+        await wait_until(lambda: started, description="the first one has started")
+        await client.result(soon, timeout=PATIENCE)
         async with plain.store() as store:
 
             async def scheduled() -> bool:
-                summary = await store.read_invocation(name)
+                summary = await store.read_invocation(late)
                 return summary is not None and summary.fields["status"] == "scheduled"
 
             await wait_until(scheduled)
-        await client.result(name, timeout=PATIENCE)
     assert len(started) == 1
     assert started[0] >= due_ms
 
