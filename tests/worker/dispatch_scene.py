@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from perdure.journal.memory_store import MemoryStore
@@ -38,6 +38,22 @@ from tests.worker.scripted_broker import ScriptedBroker
 
 ONE = Success(b"1")
 UNKNOWN = InvocationId("inv_3ff" + "0" * 24)
+
+
+class Hurrying(SkippingClock):
+    """A clock that does not sleep, but remembers for how long it was asked to; `meanwhile` happens instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+        if self.meanwhile is not None:
+            await self.meanwhile()
 
 
 class Watched:
@@ -91,7 +107,7 @@ class Scene:
     """A dispatcher, invocations whose journals it is given entries of, and what came of them."""
 
     def __init__(self) -> None:
-        self.clock = SkippingClock()
+        self.clock = Hurrying()
         self.memory = MemoryStore(self.clock, slots=4)
         self.store = Watched(self.memory)
         self.broker = ScriptedBroker()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,7 +13,7 @@ from perdure.journal.store import (
     Lease,
     ReplyDue,
 )
-from perdure.schemas.commands import Awakeable, CancelOther, PromiseWait, Resolve
+from perdure.schemas.commands import Attach, Awakeable, CancelOther, PromiseWait, Resolve
 from perdure.schemas.entries import (
     CancelChild,
     Cancelled,
@@ -27,7 +27,7 @@ from perdure.schemas.entries import (
 )
 from perdure.schemas.ids import InvocationId, id_of_workflow
 from perdure.schemas.limits import WAITERS_MAX
-from perdure.worker.dispatch import UNKNOWN_MS_MAX
+from perdure.worker.dispatch import UNKNOWN_DELAYS_S, UNKNOWN_MS_MAX
 from tests.worker.dispatch_scene import ONE, UNKNOWN, Scene
 
 
@@ -135,6 +135,70 @@ async def test_a_cancellation_reaches_what_comes_to_be_known(scene: Scene, of_a_
     await scene.settle()
     assert [type(entry) for entry in await scene.entries(UNKNOWN)] == [Cancelled]
     assert await scene.owed(origin) == 0
+
+
+ON_THEIR_WAY: dict[str, Callable[[InvocationId, int], Entry]] = {
+    "a signal": lambda callee, at_ms: Resolve(1, at_ms, callee, -1, "go", ONE),
+    "an awakeable": lambda callee, at_ms: Resolve(1, at_ms, callee, 0, "", ONE),
+    "an attachment": lambda callee, at_ms: Attach(1, at_ms, callee),
+    "a cancellation": lambda callee, at_ms: CancelOther(1, at_ms, callee),
+    "a cancellation that goes on": lambda callee, at_ms: CancelChild(at_ms, 2, callee),
+}
+
+
+@pytest.mark.parametrize("what", ON_THEIR_WAY)
+@pytest.mark.parametrize("kind", ["call", "sending"])
+async def test_what_is_for_a_callee_does_not_overtake_it(scene: Scene, what: str, kind: str) -> None:
+    """Its record is in Kafka still: it is looked for again in a moment, and reached when it is there."""
+    origin = await scene.admitted()
+    invoked = getattr(scene, kind)(origin, 0, service="Theirs")
+    await scene.write(origin, invoked)
+
+    async def arrives() -> None:
+        if len(scene.clock.slept) == 2:
+            await scene.admitted(invocation_id=invoked.invocation_id)
+
+    scene.clock.meanwhile = arrives
+    position = await scene.send(origin, ON_THEIR_WAY[what](invoked.invocation_id, scene.clock.now_ms()))
+    assert scene.clock.slept == list(UNKNOWN_DELAYS_S[:2])
+    assert scene.store.acknowledged == [(origin.invocation_id, [position])]
+    if what == "an attachment":
+        callers = (await scene.fields(invoked.invocation_id))["callers"]
+        assert callers == str(Caller(origin.invocation_id, 1, position))
+    else:
+        (entry,) = await scene.entries(invoked.invocation_id)
+        assert isinstance(entry, Signalled | Completion | Cancelled)
+
+
+@pytest.mark.parametrize("what", ON_THEIR_WAY)
+async def test_what_is_for_a_callee_that_is_late_stays_in_due(scene: Scene, what: str) -> None:
+    """After a few looks it is left to `due`, and after `UNKNOWN_MS_MAX` the callee is taken for gone."""
+    origin = await scene.admitted()
+    invoked = scene.call(origin, 0, service="Theirs")
+    call = await scene.write(origin, invoked)
+    await scene.memory.acknowledge(origin.invocation_id, sent=[call])
+    entry = ON_THEIR_WAY[what](invoked.invocation_id, scene.clock.now_ms())
+    position = await scene.send(origin, entry)
+    assert scene.clock.slept == list(UNKNOWN_DELAYS_S)
+    assert await scene.owed(origin) == 1
+    scene.clock.skip(UNKNOWN_MS_MAX + 1)
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    assert await scene.owed(origin) == 0
+    failures = [outcome for _, outcome in await scene.answers(origin) if isinstance(outcome, Failure)]
+    assert [failure.code for failure in failures] == ([404] if what == "an attachment" else [])
+
+
+async def test_only_what_was_invoked_before_is_on_its_way(scene: Scene) -> None:
+    """A call that stands behind the signal is not what the signal was for."""
+    origin = await scene.admitted()
+    invoked = scene.call(origin, 1, service="Theirs")
+    signal = Resolve(0, scene.clock.now_ms(), invoked.invocation_id, -1, "go", ONE)
+    position = await scene.write(origin, signal, invoked)
+    scene.dispatcher.send(origin.invocation_id, position, signal)
+    await scene.settle()
+    assert scene.clock.slept == []
+    assert scene.store.acknowledged == [(origin.invocation_id, [position])]
 
 
 @pytest.mark.parametrize("where", [{"target": "W/k"}, {}])
