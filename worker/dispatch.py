@@ -70,6 +70,7 @@ class Dispatcher:
         worker: This worker's id.
         new_token: Makes a fencing token that nobody made before.
         lease_ms: Of leases that are taken here.
+        record_bytes_max: A larger record is read by nobody.
         room: Whether another attempt may begin here.
         start: Begins an attempt.
         on_due: Told what else is to be done.
@@ -87,6 +88,7 @@ class Dispatcher:
         worker: str,
         new_token: Callable[[], str],
         lease_ms: int,
+        record_bytes_max: int,
         room: Callable[[], bool],
         start: Callable[[Claim], None],
         on_due: Callable[[Sequence[Due]], None],
@@ -100,6 +102,7 @@ class Dispatcher:
         self._worker = worker
         self._new_token = new_token
         self._lease_ms = lease_ms
+        self._record_bytes_max = record_bytes_max
         self._room = room
         self._start = start
         self._on_due = on_due
@@ -234,8 +237,7 @@ class Dispatcher:
     async def _invoke(self, origin: InvocationId, position: int, entry: Call | Send) -> bool:
         caller = Caller(origin, entry.command_index, position) if isinstance(entry, Call) else None
         if entry.service not in self._application.services or not self._room():
-            self._produce(origin, position, entry, caller)
-            return False
+            return await self._produce(origin, position, entry, caller)
         wanted = Invoke(
             entry.service,
             entry.handler,
@@ -272,11 +274,11 @@ class Dispatcher:
                 pass
         return True
 
-    def _produce(self, origin: InvocationId, position: int, entry: Call | Send, caller: Caller | None) -> None:
+    async def _produce(self, origin: InvocationId, position: int, entry: Call | Send, caller: Caller | None) -> bool:
+        """Have it go through Kafka; `True` only where it cannot, and nothing is left to do."""
         if (origin, position) in self._producing:
             # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
-            return
-        self._producing.add((origin, position))
+            return False
         value = encode_call(
             handler=entry.handler,
             invocation_id=entry.invocation_id,
@@ -286,9 +288,27 @@ class Dispatcher:
             caller="" if caller is None else str(caller),
             argument=entry.value,
         )
+        size = len(value) + sum(len(name.encode()) + len(text or b"") for name, text in entry.headers)
+        if size > self._record_bytes_max:
+            return await self._too_large(entry, caller, size)
+        self._producing.add((origin, position))
         key = None if entry.key is None else entry.key.encode("utf-8", "replace")
         topic = service_topic(self._namespace, entry.service)
         self._outbox.put(Outgoing(topic, key, value, entry.headers), lambda: self._produced(origin, position))
+        return False
+
+    async def _too_large(self, entry: Call | Send, caller: Caller | None, size: int) -> bool:
+        if entry.service in self._application.services:
+            # It needs no record once there is room for it here.
+            return False
+        told = (
+            f"The record for {entry.service}/{entry.handler} has {size} bytes; at most {self._record_bytes_max} go "
+            "through Kafka to a service that runs elsewhere. Keep the data elsewhere, and send where it is."
+        )
+        if caller is not None:
+            return await self._tell(caller, Failure(413, told))
+        logger.error("%s is not sent: %s", entry.invocation_id, told)
+        return True
 
     def _produced(self, origin: InvocationId, position: int) -> None:
         self._producing.discard((origin, position))

@@ -173,6 +173,7 @@ class Engine:
             worker=self._settings.worker,
             new_token=self._new_token,
             lease_ms=self._settings.lease_ms,
+            record_bytes_max=self._settings.record_bytes_max,
             room=lambda: not (self._attempts.full or self._stopping.is_set()),
             start=self._attempts.start,
             on_due=self.act,

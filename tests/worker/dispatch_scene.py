@@ -25,6 +25,7 @@ from perdure.schemas.entries import (
     Success,
 )
 from perdure.schemas.ids import InvocationId, id_of_call, new_invocation_id
+from perdure.schemas.limits import RECORD_BYTES_MAX
 from perdure.worker.application import app
 from perdure.worker.clock import system_random
 from perdure.worker.dispatch import Dispatcher
@@ -128,6 +129,7 @@ class Scene:
             worker="me",
             new_token=lambda: f"token {next(self._tokens)}",
             lease_ms=LEASE_MS,
+            record_bytes_max=RECORD_BYTES_MAX,
             room=lambda: self.room,
             start=self.claims.append,
             on_due=self.due.extend,

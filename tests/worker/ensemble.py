@@ -28,6 +28,7 @@ from perdure.journal.store import (
 )
 from perdure.schemas.entries import Entry
 from perdure.schemas.ids import InvocationId, new_invocation_id
+from perdure.schemas.limits import RECORD_BYTES_MAX
 from perdure.worker.admissions import Invoke, admission_of, first_claim, handler_for
 from perdure.worker.application import Application, app
 from perdure.worker.attempt import Attempt
@@ -83,6 +84,7 @@ class Ensemble(Stage):
             worker="stage",
             new_token=self._new_token,
             lease_ms=LEASE_MS,
+            record_bytes_max=RECORD_BYTES_MAX,
             room=lambda: True,
             start=self.start,
             on_due=self.act,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -20,7 +21,7 @@ from perdure.schemas.entries import (
     Input,
 )
 from perdure.schemas.ids import id_of_workflow
-from perdure.schemas.limits import WAITERS_MAX
+from perdure.schemas.limits import PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, WAITERS_MAX
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import DAY_MS
 from tests.worker.dispatch_scene import ONE, UNKNOWN, Scene
@@ -91,6 +92,64 @@ async def test_a_record_is_produced_once_while_it_is_under_way(scene: Scene) -> 
     await scene.settle()
     await scene.produce()
     assert len(scene.broker.produced) == 2
+
+
+TOO_LARGE = pytest.mark.parametrize("what", ["JSON", "bytes", "headers"])
+
+
+def large(what: str, call: Call | Send) -> Any:
+    """The same with what becomes too large a record."""
+    match what:
+        case "JSON":
+            return call._replace(value=b'"' + b"x" * (PAYLOAD_BYTES_MAX - 2) + b'"')
+        case "bytes":
+            return call._replace(value=b"\xff" * 900_000)
+        case _:
+            return call._replace(headers=(("a", b"x" * RECORD_BYTES_MAX),))
+
+
+@TOO_LARGE
+async def test_what_does_not_fit_into_a_record_fails_its_call(scene: Scene, what: str) -> None:
+    """No worker would read it, and the caller would wait for ever."""
+    origin = await scene.admitted()
+    await scene.send(origin, large(what, scene.call(origin, 7, service="Theirs")))
+    await scene.produce()
+    ((index, outcome),) = await scene.answers(origin)
+    assert isinstance(outcome, Failure)
+    assert (index, outcome.code) == (7, 413)
+    assert outcome.message.startswith("The record for Theirs/h has 1")
+    assert (scene.broker.produced, await scene.owed(origin)) == ([], 0)
+
+
+@TOO_LARGE
+async def test_a_send_that_does_not_fit_into_a_record_is_said(
+    scene: Scene, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """Nobody waits for it: the log tells, and it is not tried for ever."""
+    origin = await scene.admitted()
+    sent = large(what, scene.sending(origin, 7, service="Theirs"))
+    await scene.send(origin, sent)
+    await scene.produce()
+    assert f"{sent.invocation_id} is not sent: The record for Theirs/h has 1" in caplog.text
+    assert (scene.broker.produced, await scene.owed(origin)) == ([], 0)
+
+
+@KINDS
+@TOO_LARGE
+async def test_what_fits_into_no_record_waits_for_room_here(scene: Scene, kind: str, what: str) -> None:
+    """It stays in `due`, and begins here without a record once there is room."""
+    scene.room = False
+    origin = await scene.admitted()
+    make: Make = getattr(scene, kind)
+    entry = large(what, make(origin, 7))
+    position = await scene.send(origin, entry)
+    await scene.produce()
+    assert (scene.broker.produced, scene.claims, await scene.owed(origin)) == ([], [], 1)
+    scene.room = True
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await scene.settle()
+    assert [claim.lease.invocation_id for claim in scene.claims] == [entry.invocation_id]
+    assert await scene.owed(origin) == 0
 
 
 async def test_a_delayed_send_begins_later(scene: Scene) -> None:
