@@ -8,7 +8,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
   "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-servers demo lock clean
+.PHONY: help setup check format test test-servers soak demo lock clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test: setup ## Run the suite on the embedded servers (Valkey and a Kafka-protoco
 
 test-servers: setup ## Run every test that reaches a server on Apache Kafka 4.1 and redis-server (needs Java and Maven)
 	PERDURE_TEST_SERVERS=apache $(BIN)/pytest -m "touches_servers or servers"
+
+soak: setup ## Run random programs on workers that are killed: make soak MINUTES=10 [SEED=...]
+	$(BIN)/python -m tests.conformance.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 demo: setup ## Kill a worker in the middle of a payment and watch the invocation finish elsewhere
 	$(BIN)/python -m examples.demo

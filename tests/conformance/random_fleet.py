@@ -14,6 +14,7 @@ from pathlib import Path
 from perdure.worker.settings import Settings
 from tests.process.effects import DIRECTORY_VARIABLE
 from tests.process.worker_process import READY, WorkerProcess
+from tests.servers import lane
 from tests.waiting import wait_until
 
 from .random_layers import TARGET
@@ -69,10 +70,23 @@ class RandomFleet:
             if not children:
                 continue
             pid = self._chance.choice(children)
+            assigned = self._supervisor.said(READY)
             # It may have ended by itself since we looked.
             with contextlib.suppress(ProcessLookupError):
                 await _hit(pid, how)
                 self.hits[how] += 1
+            if lane.LANE == "embedded":
+                await self._joined(assigned)
+
+    async def _joined(self, before: int) -> None:
+        """Wait until all have partitions again, or some seconds.
+
+        In the embedded broker a group of which a member dies while others join may assign nothing for a minute.
+        """
+        with contextlib.suppress(AssertionError):
+            await wait_until(
+                lambda: self._supervisor.said(READY) >= before + self._processes, timeout_s=10, description="joined"
+            )
 
     def _children(self) -> list[int]:
         pid = self._supervisor.pid

@@ -14,7 +14,8 @@ TARGET: Final = "tests.conformance.random_layers:application"
 
 
 def _layer(number: int, below: Layer | None) -> Layer:
-    definition = VirtualObject(f"Layer{number}", invocation_retry_policy=RETRY)
+    # The one in the middle reads its state name by name, the others have it at hand.
+    definition = VirtualObject(f"Layer{number}", invocation_retry_policy=RETRY, state_preload=number != 1)
 
     @definition.handler()
     async def interpret(ctx: ObjectContext, program: Program) -> int:

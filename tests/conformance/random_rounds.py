@@ -47,6 +47,7 @@ class Tally:
     steps: int = 0
     hits: Counter[str] = field(default_factory=Counter)
     stalled_s_max: float = 0.0
+    stalled_with: str = ""
 
     def __str__(self) -> str:
         """In one line."""
@@ -54,7 +55,7 @@ class Tally:
         return (
             f"{self.rounds} rounds, {self.programs} programs, {self.invocations} invocations, {self.steps} steps, "
             f"{self.counters} counters checked; workers hit: {hits}; longest time without progress "
-            f"{self.stalled_s_max:.1f} s"
+            f"{self.stalled_s_max:.1f} s ({self.stalled_with or 'nothing admitted'})"
         )
 
 
@@ -108,7 +109,8 @@ async def run_round(wanted: Round, place: Place, *, namespace: str, tally: Tally
         finally:
             disturbed.cancel()
             tally.hits += fleet.hits
-            tally.stalled_s_max = max(tally.stalled_s_max, made.stalled_s_max)
+            if made.stalled_s_max > tally.stalled_s_max:
+                tally.stalled_s_max, tally.stalled_with = made.stalled_s_max, made.stalled_with
         await made.drained(patience_s=STALL_S)
         await made.check(undisturbed=not wanted.hits)
     tally.rounds += 1

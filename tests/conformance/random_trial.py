@@ -48,6 +48,7 @@ class Trial:
 
     def __init__(self, settings: Settings, *, client: Client, store: RedisStore, effects: Effects) -> None:
         self.stalled_s_max = 0.0
+        self.stalled_with = ""
         self.prediction = Prediction()
         self._settings = settings
         self._client = client
@@ -91,7 +92,9 @@ class Trial:
             now = time.monotonic()
             if seen != last:
                 last, moved = seen, now
-            self.stalled_s_max = max(self.stalled_s_max, now - moved)
+            if now - moved > self.stalled_s_max:
+                self.stalled_s_max = now - moved
+                self.stalled_with = ", ".join(sorted(f"{view.target} {view.status}" for view in unfinished)[:SHOWN_MAX])
             if not unfinished and now - moved > SETTLED_S:
                 # A program that found something wrong has ended, and what it did not come to is waited for in vain.
                 found = _violations(await self._completed())
