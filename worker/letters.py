@@ -28,6 +28,9 @@ TAKE_MS: Final = 500
 LOOKS_MAX: Final = 40
 """Looks without a record before it is given up: transactions of others may have left holes."""
 
+BEYOND_LOOKS_MAX: Final = 2
+"""Likewise behind the end that the broker tells: the embedded one counts only the first record of its last batch."""
+
 
 class Letter(NamedTuple):
     """A dead letter.
@@ -140,8 +143,13 @@ async def chosen(config: KafkaConfig, namespace: str, places: Sequence[tuple[int
     async with _reading(config, namespace) as (consumer, bounds):
         for number, offset in places:
             partition = Partition(dead_letter_topic(namespace), number)
-            first, end = bounds.get(partition, (0, 0))
-            found = await _take(consumer, {partition: (offset, offset + 1)}) if first <= offset < end else []
+            first, end = bounds.get(partition, (0, -1))
+            found: list[Letter] = []
+            if first <= offset and partition in bounds:
+                looks_max = LOOKS_MAX if offset < end else BEYOND_LOOKS_MAX
+                found = await _take(consumer, {partition: (offset, offset + 1)}, looks_max=looks_max)
+            # What comes first may be a later one, where that offset is none.
+            found = [letter for letter in found if letter.offset == offset]
             if not found:
                 raise UsageError(
                     f"There is no dead letter {number}/{offset}: choose from those of `perdure dead list`."
@@ -177,8 +185,10 @@ async def _beginnings(client: Any, partitions: list[Any]) -> dict[Any, int]:
     return found
 
 
-async def _take(consumer: Consumer, wanted: Mapping[Partition, tuple[int, int]]) -> list[Letter]:
-    """The letters from each first offset up to, and without, the second."""
+async def _take(
+    consumer: Consumer, wanted: Mapping[Partition, tuple[int, int]], *, looks_max: int = LOOKS_MAX
+) -> list[Letter]:
+    """The letters from each first offset up to the one before the second, and what comes along behind it."""
     left = {partition: bounds for partition, bounds in wanted.items() if bounds[0] < bounds[1]}
     if not left:
         return []
@@ -186,12 +196,12 @@ async def _take(consumer: Consumer, wanted: Mapping[Partition, tuple[int, int]])
     consumer.seek({partition: first for partition, (first, _) in left.items()})
     found: list[Letter] = []
     idle = 0
-    while left and idle < LOOKS_MAX:
+    while left and idle < looks_max:
         records = await consumer.take(records_max=500, wait_ms=TAKE_MS, partitions=list(left))
         idle = 0 if records else idle + 1
         for record in records:
             bounds = left.get(record.partition)
-            if bounds is not None and record.offset < bounds[1]:
+            if record.partition in wanted:
                 found.append(opened(record))
             if bounds is not None and record.offset >= bounds[1] - 1:
                 del left[record.partition]

@@ -106,15 +106,15 @@ async def test_max_duration_counts_planned_pauses(plain_stage: Stage) -> None:
             raise ValueError("never")
 
         options: RunOptions[None] = RunOptions(
-            max_duration=timedelta(milliseconds=200), initial_retry_interval=timedelta(milliseconds=60)
+            max_duration=timedelta(milliseconds=900), initial_retry_interval=timedelta(milliseconds=100)
         )
         await ctx.run_typed("step", step, options)
 
     story = await plain_stage.play(play)
     assert story.failure.message == "never"
     delays = [delay for _, delay in failures_of(story)]
-    assert delays[:2] == [60, 120]
-    assert sum(delays) <= 200
+    assert delays[:2] == [100, 200]
+    assert sum(delays) <= 900
 
 
 async def test_the_old_name_of_max_duration_counts(plain_stage: Stage) -> None:
@@ -124,11 +124,13 @@ async def test_the_old_name_of_max_duration_counts(plain_stage: Stage) -> None:
         def step() -> None:
             raise ValueError("never")
 
-        await ctx.run("step", step, max_retry_duration=timedelta(milliseconds=30))
+        await ctx.run("step", step, max_retry_duration=timedelta(milliseconds=400))
 
     story = await plain_stage.play(play)
     assert story.failure.message == "never"
-    assert [delay <= 30 for _, delay in failures_of(story)] == [True]
+    delays = [delay for _, delay in failures_of(story)]
+    assert delays
+    assert sum(delays) <= 400
 
 
 async def test_retry_after_sets_the_delay(stage: Stage) -> None:
