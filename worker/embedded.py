@@ -92,6 +92,9 @@ def embedded_valkey(data_dir: Path, *, port: int | None = None, fsync: Fsync = "
 def embedded_broker(log_dir: Path, *, port: int | None = None) -> ServerProcess:
     """Return a broker that is not started yet; it forgets its topics when it ends and logs into `log_dir`.
 
+    Started again, it acknowledges records of topics that it has not any more, and hides them once a worker makes those
+    topics anew: who sends to it waits for that, or may wait for an outcome in vain.
+
     Raises:
         SettingsError: As `embedded_servers`.
     """
