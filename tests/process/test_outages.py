@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perdure.worker.server_process import ServerProcess
 from tests.servers.lane import LANE
+from tests.waiting import wait_until
 
 from .application import Act
 from .stage import Stage
@@ -118,7 +119,7 @@ async def test_worker_that_starts_before_its_servers_begins_when_they_come(
     await private_redis.kill()
     await private_broker.kill()
     worker = await stage.start()
-    await stage.pause(1.5)
+    await wait_until(lambda: worker.said("the worker waits for it"), timeout_s=30, description="it has found no Redis")
     await private_redis.start()
     await stage.pause(0.5)
     await private_broker.start()

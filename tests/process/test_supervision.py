@@ -10,6 +10,7 @@ from tests.waiting import wait_until
 
 from .application import Act
 from .stage import Stage
+from .worker_process import READY, WorkerProcess
 
 # So long that no test could wait for it.
 LEASE = {"lease_s": "60"}
@@ -24,10 +25,15 @@ def exists(pid: int) -> bool:
         return False
 
 
+async def both_ready(supervisor: WorkerProcess) -> None:
+    """Wait until both children have their partitions: three interpreters start, and a group of two is formed."""
+    await wait_until(lambda: supervisor.said(READY) >= 2, timeout_s=30, description="both children are ready")
+
+
 async def test_death_of_a_child_is_told_at_once(stage: Stage) -> None:
     """What a killed child ran goes on in the other one without waiting for its lease, and the child is replaced."""
     supervisor = await stage.start("--processes", "2", **LEASE)
-    await wait_until(lambda: supervisor.said("partitions are assigned") >= 2, description="both children are ready")
+    await both_ready(supervisor)
     await stage.send("r", Act("step"), Act("step", 1_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="r")
     (first,) = {effect.pid for effect in await stage.executed("r", "0-step")}
@@ -41,7 +47,7 @@ async def test_death_of_a_child_is_told_at_once(stage: Stage) -> None:
 async def test_no_child_outlives_a_killed_supervisor(stage: Stage) -> None:
     """SIGKILL of the supervisor ends its children in order, which hand over what they have."""
     supervisor = await stage.start("--processes", "2", **LEASE)
-    await wait_until(lambda: supervisor.said("partitions are assigned") >= 2, description="both children are ready")
+    await both_ready(supervisor)
     await stage.send("r", Act("step"), Act("sleep", 3_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="r")
     children = children_of(supervisor.pid)
@@ -56,7 +62,7 @@ async def test_no_child_outlives_a_killed_supervisor(stage: Stage) -> None:
 async def test_supervisor_and_children_end_in_order(stage: Stage) -> None:
     """SIGTERM to the supervisor: running steps end, and all processes are gone when it exits with 0."""
     supervisor = await stage.start("--processes", "2", **LEASE)
-    await wait_until(lambda: supervisor.said("partitions are assigned") >= 2, description="both children are ready")
+    await both_ready(supervisor)
     for number in range(6):
         await stage.send(f"r{number}", Act("step", 800))
     await stage.executing("r5", "0-step")

@@ -21,12 +21,14 @@ async def test_asyncio_means_the_same_in_every_replay(
     stage: Stage, construct: Callable[[Context], Awaitable[object]]
 ) -> None:
     """What a handler does with asyncio over durable commands replays, to the same result and the same journal."""
+    ended: list[object] = []
 
     async def play(ctx: Context) -> object:
         result = await construct(ctx)
         # Once more from the beginning, with all of it in the journal.
         await ctx.run("the end", lambda: None)
-        if not stage.always_replay and ctx.request().attempt < 2:
+        ended.append(result)
+        if not stage.always_replay and len(ended) == 1:
             raise ValueError("so that there is another attempt")
         return result
 

@@ -32,7 +32,8 @@ class StoreClock:
 
     def now_ms(self) -> int:
         """See `Clock.now_ms`."""
-        return SystemClock().now_ms() + self.ahead_ms
+        # Of the same kind as the worker's, or a step of the machine's wall clock would move one and not the other.
+        return 1_700_000_000_000 + int(SystemClock().monotonic_ms()) + self.ahead_ms
 
 
 class HandClock(SystemClock):

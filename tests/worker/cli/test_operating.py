@@ -253,7 +253,8 @@ async def test_dead_letters_are_put_back(
         letters[:] = orjson.loads((await perdure("dead", "list", "--json")).stdout)
         return len(letters) == 2
 
-    await wait_until(both_are_there)
+    # Each look is a run of the command.
+    await wait_until(both_are_there, timeout_s=30)
     assert {letter["about"]["topic"] for letter in letters} == {topic}
     place = next(letter["place"] for letter in letters if letter["value"] == "not json")
     one = orjson.loads((await perdure("dead", "show", place, "--json")).stdout)
