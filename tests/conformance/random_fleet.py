@@ -61,22 +61,21 @@ class RandomFleet:
             lambda: self._supervisor.said(READY) >= self._processes, timeout_s=30, description="the workers are ready"
         )
 
-    async def disturb(self, hits: int, *, pause_s: tuple[float, float] = (0.1, 1.5)) -> None:
-        """Hit so many workers, one after the other, at random moments."""
-        for _ in range(hits):
-            await asyncio.sleep(self._chance.uniform(*pause_s))
-            (how,) = self._chance.choices(("kill", "end", "freeze"), (6, 1, 2))
-            children = self._children()
-            if not children:
-                continue
-            pid = self._chance.choice(children)
-            assigned = self._supervisor.said(READY)
-            # It may have ended by itself since we looked.
-            with contextlib.suppress(ProcessLookupError):
-                await _hit(pid, how)
-                self.hits[how] += 1
-            if lane.LANE == "embedded":
-                await self._joined(assigned)
+    async def hit(self) -> None:
+        """Hit one worker, soon."""
+        await asyncio.sleep(self._chance.uniform(0.0, 0.6))
+        (how,) = self._chance.choices(("kill", "end", "freeze"), (6, 1, 2))
+        children = self._children()
+        if not children:
+            return
+        pid = self._chance.choice(children)
+        assigned = self._supervisor.said(READY)
+        # It may have ended by itself since we looked.
+        with contextlib.suppress(ProcessLookupError):
+            await _hit(pid, how)
+            self.hits[how] += 1
+        if lane.LANE == "embedded":
+            await self._joined(assigned)
 
     async def _joined(self, before: int) -> None:
         """Wait until all have partitions again, or some seconds.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ class Round:
     Attributes:
         seed: Of the programs and of what befalls the workers.
         plans: What runs.
-        hits: How many workers are killed, ended or frozen.
+        hits: How many workers are killed, ended or frozen, each after one of the plans.
         always_replay: Whether attempts leave after each result.
     """
 
@@ -68,7 +67,7 @@ class Place:
     directory: Path
 
 
-def make_round(seed: int, *, plans: int = 4, hits: int | None = None, always_replay: bool | None = None) -> Round:
+def make_round(seed: int, *, plans: int = 6, hits: int | None = None, always_replay: bool | None = None) -> Round:
     """The round of a seed; what is not given is left to it."""
     chance = random.Random(seed)
     chosen_hits, chosen_replay = chance.randint(0, 5), chance.random() < 0.5
@@ -98,20 +97,16 @@ async def run_round(wanted: Round, place: Place, *, namespace: str, tally: Tally
         trial(settings, directory=directory) as made,
     ):
         await fleet.ready()
-        disturbed = asyncio.create_task(fleet.disturb(wanted.hits))
         try:
-            for plan in wanted.plans:
+            for number, plan in enumerate(wanted.plans):
                 await made.submit(plan)
-                # So that programs begin while workers die.
-                await asyncio.sleep(0.3 if wanted.hits else 0.0)
+                if number < wanted.hits:
+                    await fleet.hit()
             await made.drained(patience_s=STALL_S)
-            await disturbed
         finally:
-            disturbed.cancel()
             tally.hits += fleet.hits
             if made.stalled_s_max > tally.stalled_s_max:
                 tally.stalled_s_max, tally.stalled_with = made.stalled_s_max, made.stalled_with
-        await made.drained(patience_s=STALL_S)
         await made.check(undisturbed=not wanted.hits)
     tally.rounds += 1
     tally.programs += sum(len(plan.roots) for plan in wanted.plans)

@@ -99,7 +99,7 @@ async def test_workers_of_a_supervisor(
 ) -> None:
     """Three worker processes, which are left alone, or are killed, ended and frozen at random moments."""
     tally = Tally()
-    wanted = make_round(seed, plans=2, hits=hits, always_replay=always_replay)
+    wanted = make_round(seed, plans=4, hits=hits, always_replay=always_replay)
     await run_round(wanted, Place(redis_url, bootstrap_servers, tmp_path), namespace=namespace, tally=tally)
     assert tally.counters > 0
 
