@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from perdure.journal.machine import Machine
 from perdure.journal.store import Appended, Claim, Store
 from perdure.schemas.commands import Lookup
 from perdure.schemas.entries import OUTGOING, Cancelled, Completion, Entry, Run, Signalled, StepFailed
-from perdure.schemas.errors import GapError, PerdureError
+from perdure.schemas.errors import GapError, JournalMismatchError, PerdureError
 from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
+
+logger = logging.getLogger(__name__)
 
 LINGER_S = 0.005
 """How long a write of state waits for another append to go with: nobody waits for it."""
@@ -144,9 +147,19 @@ class JournalWriter:
                 break
         self._fetching = False
         self._in_flight = entries
-        self._store.append(
-            self.lease, entries, after=machine.length, seq=self.next_seq(), progress=resets
-        ).add_done_callback(self._appended)
+        try:
+            self._store.append(
+                self.lease, entries, after=machine.length, seq=self.next_seq(), progress=resets
+            ).add_done_callback(self._appended)
+        except Exception as error:
+            # A bug of ours, such as an entry that cannot be encoded: nobody else would end what waits for the answer.
+            self._in_flight = None
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        logger.exception("the journal of %s could not be written", self.lease.invocation_id, exc_info=error)
+        self.close()
+        self._on_loss(error)
 
     def _appended(self, reply: asyncio.Future[Appended]) -> None:
         entries, self._in_flight = self._in_flight, None
@@ -155,7 +168,13 @@ class JournalWriter:
             self._wake_waiters()
             return
         if error is None:
-            error = self._receive(entries or [], reply.result())
+            try:
+                error = self._receive(entries or [], reply.result())
+            except JournalMismatchError as mismatch:
+                error = mismatch
+            except Exception as bug:
+                self._broken(bug)
+                return
         if error is not None:
             self.close()
             self._on_loss(error)

@@ -138,6 +138,34 @@ async def test_a_refusal_ends_the_writing(scene: Scene) -> None:
     assert len(scene.store.appends) == 1
 
 
+async def test_an_entry_that_cannot_be_written_ends_the_attempt(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug of ours is said and ends the attempt; left in a callback, it would have the handler wait for ever."""
+    error = TypeError("cannot be encoded")
+
+    def refuse(*args: object, **numbers: object) -> None:
+        raise error
+
+    monkeypatch.setattr(scene.store, "append", refuse)
+    scene.issue(1)
+    scene.propose(0)
+    await scene.writer.quiet()
+    assert scene.losses == [error]
+    assert scene.claim.lease.invocation_id in caplog.text
+
+
+async def test_an_answer_that_cannot_be_read_ends_the_attempt(scene: Scene) -> None:
+    """Likewise where what comes back does not continue what is known."""
+    scene.issue(1)
+    scene.propose(0)
+    await turns()
+    stray = Positioned(7, 1, Run(0, "s0", 0, 0, Success(b"1")))
+    scene.store.replies[0].set_result(Appended(7, [stray]))
+    await turns()
+    assert [type(loss) for loss in scene.losses] == [AssertionError]
+
+
 async def test_a_length_that_does_not_fit_is_a_gap(scene: Scene) -> None:
     """A journal that is shorter or longer than what came back cannot be gone on with."""
     scene.issue(1)
