@@ -17,8 +17,10 @@ from perdure.schemas.ids import InvocationId
 
 from .store import Caller, Promise, ResumeDue, caller_of
 
-REDELIVERY_MS = 60_000
-"""How long a ready invocation waits to be claimed before its resume record is produced again; doubled each time."""
+REDELIVERY_MS = 10_000
+"""How long a ready invocation waits to be claimed before its resume record is produced again; doubled each time. What
+a worker made ready stands still for so long when it is killed before it has produced the record. Behind a backlog it
+costs a few records more, which are stale when they are read."""
 
 REPLY_LEASE_MS = 10_000
 """How long what is owed waits for its acknowledgement before it is handed out again."""

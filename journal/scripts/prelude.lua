@@ -17,7 +17,7 @@ local function reindex(prefix, id, from, to, score)
 end
 
 -- How long a `ready` invocation waits for its resume record to be claimed before it is produced again; doubled each time.
-local REDELIVERY_MS = 60000
+local REDELIVERY_MS = 10000
 
 -- Makes an invocation ready: any worker may claim it with the epoch it has now.
 local function make_ready(keys, id, from, now)

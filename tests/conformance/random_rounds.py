@@ -14,8 +14,9 @@ from .random_trial import trial
 PROCESSES = 3
 
 STALL_S = 90.0
-"""Without any progress for so long something is stuck. What is owed by a worker that was killed at the wrong instant is
-done by others within 60 s: the longest deadline of what is `ready` and of nobody."""
+"""Without any progress for so long something is stuck. What a worker owed that was killed at the wrong instant is done
+by others after some ten seconds (`redis_scripts.REPLY_LEASE_MS`, `ready` in `prelude.lua`); a consumer whose group
+assigns it nothing is replaced after a minute (`kafka_config.stuck_after_ms`)."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ STALL_S = 15.0
 """More than the 10 s after which what is owed is sent again."""
 
 SLOW = pytest.mark.timeout(180)
-"""Where workers die at the wrong instant, others take over what is ready and of nobody within a minute."""
+"""A group of Kafka's of which members die while others join may assign nothing for a minute."""
 
 
 @pytest.fixture
