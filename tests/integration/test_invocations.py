@@ -12,7 +12,7 @@ import pytest
 
 from perdure.schemas.entries import Run
 from perdure.schemas.errors import TerminalError
-from perdure.schemas.ids import new_invocation_id
+from perdure.schemas.ids import InvocationId, new_invocation_id
 from perdure.worker.application import Application, app
 from perdure.worker.clock import SystemClock, system_random
 from perdure.worker.context import Context
@@ -202,7 +202,7 @@ async def test_not_before_starts_later(plain: Deployment, shop: Shop) -> None:
     application = app([service])
     async with plain.sender(application) as sender, plain.worker(application), plain.client() as client:
 
-        async def send(due_ms: int) -> str:
+        async def send(due_ms: int) -> InvocationId:
             name = new_invocation_id("Later", None, system_random())
             due = datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()
             await sender.send(record(plain.topic("Later"), envelope("note", id=name, not_before=due)))
