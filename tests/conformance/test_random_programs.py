@@ -48,6 +48,8 @@ async def engines(settings: Settings, *, workers: int, directory: Path) -> Async
     """Workers in this process."""
     deployment = Deployment(settings)
     async with contextlib.AsyncExitStack() as stack:
+        # Its topics exist then.
+        await stack.enter_async_context(deployment.sender(application))
         for number in range(workers):
             await stack.enter_async_context(deployment.worker(application, worker_id=f"worker-{number}"))
         yield await stack.enter_async_context(trial(settings, directory=directory))
