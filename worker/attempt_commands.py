@@ -247,14 +247,7 @@ class Commands:
             value = await self._issuer.store.read_value(self._issuer.claim.lease.target, name)
             return ABSENT if value is None else Success(value)
 
-        read = value_of(serde, f"state {name!r}")
-
-        def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
-            if outcome == ABSENT:
-                future.set_result(None)
-            else:
-                read(future, outcome)
-
+        settle = value_or_none(serde, f"state {name!r}")
         return self._issuer.look_up("ctx.get", GET, name, known=known, ask=ask, settle=settle)
 
     def state_keys(self) -> DurableFuture[list[str]]:
@@ -308,14 +301,7 @@ class Commands:
             promise = await self._issuer.store.peek_promise(self._issuer.claim.lease.target, checked)
             return ABSENT if promise is None else promise.outcome
 
-        read = value_of(serde, f"promise {name!r}")
-
-        def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
-            if outcome == ABSENT:
-                future.set_result(None)
-            else:
-                read(future, outcome)
-
+        settle = value_or_none(serde, f"promise {name!r}")
         return self._issuer.look_up("promise.peek", PEEK, checked, known=None, ask=ask, settle=settle)
 
     def complete_promise(self, name: str, outcome: Outcome) -> DurableFuture[None]:
@@ -347,5 +333,18 @@ def value_of(serde: Serde[Any], what: str) -> Settle:
                     future.set_result(decode_value(serde, raw, what=f"The recorded result of {what}"))
                 except Exception as error:
                     future.set_exception(error)
+
+    return settle
+
+
+def value_or_none(serde: Serde[Any], what: str) -> Settle:
+    """As `value_of`, and `None` for `ABSENT`."""
+    read = value_of(serde, what)
+
+    def settle(future: DurableFuture[Any], outcome: Outcome) -> None:
+        if outcome == ABSENT:
+            future.set_result(None)
+        else:
+            read(future, outcome)
 
     return settle

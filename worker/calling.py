@@ -122,7 +122,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a service.
             SerdeError: The argument cannot be written.
         """
-        return self._send(ServiceKind.SERVICE, tpe, None, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.SERVICE, tpe, None, arg, _asked(send_delay, idempotency_key, headers))
 
     def object_send(
         self,
@@ -139,7 +139,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of an object.
             SerdeError: The argument cannot be written.
         """
-        return self._send(ServiceKind.OBJECT, tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.OBJECT, tpe, key, arg, _asked(send_delay, idempotency_key, headers))
 
     def workflow_send(
         self,
@@ -156,7 +156,7 @@ class Calling:
             UsageError: Inside a step, or `tpe` is not a handler of a workflow.
             SerdeError: The argument cannot be written.
         """
-        return self._send(ServiceKind.WORKFLOW, tpe, key, arg, self._asked(send_delay, idempotency_key, headers))
+        return self._send(ServiceKind.WORKFLOW, tpe, key, arg, _asked(send_delay, idempotency_key, headers))
 
     def generic_call(
         self,
@@ -172,7 +172,7 @@ class Calling:
         Raises:
             UsageError: Inside a step, or a name is not one.
         """
-        return self._issue_call(Callee(service, handler, key), bytes(arg), Asked(idempotency_key, headers), _BYTES)
+        return self._commands.call(Callee(service, handler, key), bytes(arg), Asked(idempotency_key, headers), _BYTES)
 
     def generic_send(
         self,
@@ -189,7 +189,7 @@ class Calling:
         Raises:
             UsageError: Inside a step, or a name is not one.
         """
-        asked = self._asked(send_delay, idempotency_key, headers)
+        asked = _asked(send_delay, idempotency_key, headers)
         return SendHandle(self._commands, self._commands.send(Callee(service, handler, key), bytes(arg), asked))
 
     @overload
@@ -284,10 +284,7 @@ class Calling:
     ) -> DurableCallFuture[Any]:
         handler = _handler(kind, fn)
         callee = _callee(handler, key)
-        return self._issue_call(callee, _argument(handler, arg), asked, handler.output_serde)
-
-    def _issue_call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
-        return self._commands.call(callee, argument, asked, serde)
+        return self._commands.call(callee, _argument(handler, arg), asked, handler.output_serde)
 
     def _send(
         self, kind: ServiceKind, fn: Callable[..., Any], key: str | None, arg: object, asked: Asked
@@ -296,23 +293,22 @@ class Calling:
         invocation_id = self._commands.send(_callee(handler, key), _argument(handler, arg), asked)
         return SendHandle(self._commands, invocation_id)
 
-    def _asked(
-        self, send_delay: timedelta | None, idempotency_key: str | None, headers: Mapping[str, str] | None
-    ) -> Asked:
-        if send_delay is None:
-            return Asked(idempotency_key, headers)
-        if not isinstance(send_delay, timedelta):
-            raise UsageError(f"send_delay is a timedelta, not {send_delay!r:.200}.")
-        # Rounded up: never early.
-        whole_ms, rest = divmod(send_delay, timedelta(milliseconds=1))
-        return Asked(idempotency_key, headers, max(0, whole_ms + bool(rest)))
-
 
 _KIND_NAMES = {
     ServiceKind.SERVICE: "a service",
     ServiceKind.OBJECT: "a virtual object",
     ServiceKind.WORKFLOW: "a workflow",
 }
+
+
+def _asked(send_delay: timedelta | None, idempotency_key: str | None, headers: Mapping[str, str] | None) -> Asked:
+    if send_delay is None:
+        return Asked(idempotency_key, headers)
+    if not isinstance(send_delay, timedelta):
+        raise UsageError(f"send_delay is a timedelta, not {send_delay!r:.200}.")
+    # Rounded up: never early.
+    whole_ms, rest = divmod(send_delay, timedelta(milliseconds=1))
+    return Asked(idempotency_key, headers, max(0, whole_ms + bool(rest)))
 
 
 def _handler(kind: ServiceKind, fn: Callable[..., Any]) -> Handler:
