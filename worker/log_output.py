@@ -9,6 +9,8 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
+from .printable import printable, printable_json
+
 # What every record has; the rest came with `extra=` and is shown.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -27,6 +29,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a message or a traceback of several lines goes on in indented ones."""
+        return printable(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 # logging's name
         """The time of day in UTC, to the millisecond."""
@@ -52,7 +58,17 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return _json(line)
+        except orjson.JSONEncodeError:
+            # Half a surrogate pair somewhere in a text: shown as it would be written in Python.
+            return _json(
+                {name: printable(value) if isinstance(value, str) else ascii(value) for name, value in line.items()}
+            )
+
+
+def _json(line: dict[str, Any]) -> str:
+    return printable_json(orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -64,3 +64,25 @@ def test_a_chatty_library_is_kept_down() -> None:
     stream = logged("text", "DEBUG")
     logging.getLogger("aiokafka.consumer").info("chatter")
     assert "chatter" in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_others_wrote_forges_no_line(form: Literal["text", "json"]) -> None:
+    """Neither an escape sequence nor a second line that looks like one of ours comes out of a name or a message."""
+    stream = logged(form)
+    hostile = "x\n12:00:00.000 ERROR   perdure.worker  all is lost\x1b[2J\x9b2J\r\x00"
+    logging.getLogger("perdure.x").warning("a key %s", hostile, extra={"key": hostile})
+    text = stream.getvalue()
+    assert not any(character in text for character in "\x1b\x9b\r\x00")
+    assert [line for line in text.splitlines() if line.startswith("12:00:00.000")] == []
+    assert "all is lost" in text
+
+
+def test_half_a_character_is_logged_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that no encoding takes does not cost the line."""
+    stream = logged("json")
+    logging.getLogger("perdure.x").warning("name %s", "caf\udcff", extra={"key": "\ud800", "attempt": 2})
+    line = orjson.loads(stream.getvalue())
+    assert line["message"] == "name caf\\udcff"
+    assert (line["key"], line["attempt"]) == ("\\ud800", "2")
+    assert "Logging error" not in capsys.readouterr().err

@@ -10,6 +10,8 @@ import typer
 
 from perdure.schemas.errors import DefinitionError, PerdureError, SettingsError, TerminalError, UsageError
 
+from .output import note
+
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
@@ -40,5 +42,6 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 
 def end(message: str, *, code: int) -> NoReturn:
     """Say what is wrong on stderr and end the command."""
-    typer.echo(f"perdure: {message}", err=True)
+    # It may quote what somebody else wrote: a failure's message, a name.
+    note(f"perdure: {message}")
     raise typer.Exit(code)

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import orjson
 import typer
+
+from perdure.worker.printable import printable_json
+
+_CALENDAR_MS_MAX: Final = 253_402_300_799_999
+"""The end of the year 9999, where Python's calendar ends."""
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print a value of JSON, indented, or on one line for a stream of values."""
     option = 0 if one_line else orjson.OPT_INDENT_2
-    sys.stdout.write(orjson.dumps(value, option=option, default=str).decode() + "\n")
+    sys.stdout.write(printable_json(orjson.dumps(value, option=option, default=str).decode()) + "\n")
     sys.stdout.flush()
 
 
@@ -59,7 +64,7 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 def note(message: str) -> None:
     """Tell a person something on stderr, out of the way of what a program reads."""
-    typer.echo(message, err=True)
+    typer.echo(clean_lines(message), err=True)
 
 
 def clean(cell: object) -> str:
@@ -69,8 +74,20 @@ def clean(cell: object) -> str:
     return "".join(character if character.isprintable() else "·" for character in str(cell))
 
 
+def clean_lines(text: str) -> str:
+    """Return a message that may quote somebody else's text: its lines stay, nothing else of it acts on a terminal."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
 def time_text(at_ms: int | None) -> str:
-    """An instant for people and programs: ISO 8601 in UTC, to the millisecond; nothing for `None`."""
+    """An instant for people and programs: ISO 8601 in UTC, to the millisecond; nothing for `None`.
+
+    What no calendar has, which a producer may have written, is shown as the number that it is.
+    """
     if at_ms is None:
         return ""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if not 0 <= at_ms <= _CALENDAR_MS_MAX:
+        return f"{at_ms} ms"
+    # Not by a float, which rounds late milliseconds down.
+    at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from perdure.schemas.errors import SerdeError, UsageError
+from perdure.worker.printable import printable_json
 from perdure.worker.serde import JSON
 
 from .output import clean, note
@@ -63,7 +64,7 @@ def print_value(value: Any) -> None:
         note(f"The value is not JSON but {len(value)} bytes; as text:")
         typer.echo(clean(value.decode("utf-8", "replace")))
         return
-    typer.echo(JSON.serialize(value).decode())
+    typer.echo(printable_json(JSON.serialize(value).decode()))
 
 
 def read_headers(texts: Sequence[str]) -> dict[str, str]:
