@@ -25,12 +25,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --group dev --editable '.[embedded]'
 	@touch $(STAMP)
 
-check: setup ## Lint, format, types and the shape of the code
+check: setup ## Lint (bandit's rules, too), format, types, the shape of the code, the lock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p perdure
 	$(BIN)/mypy tests examples benchmarks _perdure_pytest.py
-	$(BIN)/pytest -q tests/test_tidy.py
+	$(BIN)/pytest -q tests/test_tidy.py tests/test_lock.py
 
 format: setup ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .

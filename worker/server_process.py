@@ -181,7 +181,7 @@ class ServerProcess:
                 f"{self.name} cannot start: another program listens on {self.address}. End it, or name another port."
             )
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 # our own watchdog; there is no shell
             [sys.executable, "-I", "-S", watchdog.__file__, str(self.log_path), *self._command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
