@@ -53,6 +53,7 @@ from perdure.schemas.entries import (
     Written,
 )
 from perdure.schemas.errors import JournalMismatchError
+from perdure.schemas.ids import InvocationId
 
 from .moves import WAIT, Execute, Interrupt, Ready, Step, Suspend
 from .outside import Outside
@@ -99,6 +100,11 @@ class Machine(Pending):
     def replaying(self) -> bool:
         """Whether the handler has not come yet to all that the journal held when `begin` was called."""
         return self._replayed > 0 or self._issued <= self._last_recorded
+
+    @property
+    def cancelled_callees(self) -> frozenset[tuple[int, InvocationId]]:
+        """The callees that cancellations went on to, each with where its cancellation stands in the journal."""
+        return frozenset() if self._outside is None else frozenset(self._outside.told_of)
 
     def begin(self) -> None:
         """What was received so far is what this attempt replays."""

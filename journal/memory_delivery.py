@@ -21,10 +21,8 @@ from perdure.schemas.limits import WAITERS_MAX
 from .memory_ending import finish, purge
 from .memory_objects import enter
 from .memory_slot import Record, Slot
-from .store import Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
-
-RETENTION_MS = 3_600_000
-"""How long what ended from outside is kept: a handler's own options are not known there."""
+from .store import Admission, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
+from .transitions import RETENTION_MS
 
 
 def join(names: list[str], name: str) -> bool:
@@ -69,10 +67,13 @@ def deliver(
         return Delivery("gap")
     if once in record.once:
         return Delivery("known")
+    # What was made ready and never claimed has not begun, unless it is a restart that has kept something.
+    unclaimed = record.status == "ready" and record.epoch == 0 and record.length == 1
+    waits = unclaimed or record.status in ("scheduled", "pending")
     record.once.add(once)
     slot.write(invocation_id, record, entry)
     if isinstance(entry, Cancelled):
-        if record.status in ("scheduled", "pending"):
+        if waits:
             output = Output(now_ms, Failure(409, "cancelled", {}))
             return _ended(invocation_id, output, end(slot, invocation_id, record, output, now_ms))
         # What failed too often may try to compensate.
@@ -116,9 +117,17 @@ def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output,
         record,
         output,
         now_ms=now_ms,
-        retention_ms=RETENTION_MS,
-        journal_retention_ms=RETENTION_MS,
+        retention_ms=RETENTION_MS if record.retention_ms is None else record.retention_ms,
+        journal_retention_ms=RETENTION_MS if record.journal_retention_ms is None else record.journal_retention_ms,
     )
+
+
+def keep(record: Record, asked: Admission | Restart) -> None:
+    """Remember how long an outcome is kept that no attempt records."""
+    if asked.retention_ms != RETENTION_MS:
+        record.retention_ms = asked.retention_ms
+    if asked.journal_retention_ms != RETENTION_MS:
+        record.journal_retention_ms = asked.journal_retention_ms
 
 
 def _ended(invocation_id: InvocationId, output: Output, concluded: Concluded) -> Delivery:
@@ -199,6 +208,7 @@ def restart(slot: Slot, asked: Restart, *, now_ms: int) -> Delivery:
         return Delivery("full")
     about = {"service": asked.service, "handler": asked.handler, "key": asked.key, "source": asked.source}
     record = Record({name: value for name, value in about.items() if value}, "pending", 0, now_ms, mode=asked.mode)
+    keep(record, asked)
     slot.begin(invocation_id, record, asked.input)
     for entry in asked.kept:
         slot.write(invocation_id, record, entry)

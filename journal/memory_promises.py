@@ -11,10 +11,11 @@ from perdure.schemas.entries import Completion, Outcome
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
-from .memory_delivery import RETENTION_MS, wake
+from .memory_delivery import wake
 from .memory_objects import clear_value, set_value
 from .memory_slot import Promises, Slot
 from .store import Due, Promise
+from .transitions import RETENTION_MS
 
 PROMISE_RETENTION_MS = 24 * RETENTION_MS
 """How long promises are kept that nobody's run belongs to: a run that comes later finds them."""

@@ -14,7 +14,7 @@ from perdure.schemas.entries import Entry
 from perdure.schemas.ids import InvocationId
 
 from . import memory_attempt as attempt
-from .memory_delivery import join
+from .memory_delivery import join, keep
 from .memory_ending import acknowledge
 from .memory_namespace import settled
 from .memory_objects import enter, state_of
@@ -225,6 +225,7 @@ def _record(admission: Admission, now_ms: int) -> Record:
     join(record.waiters, admission.waiter)
     join(record.reply_to, admission.reply_to)
     join(record.callers, admission.caller)
+    keep(record, admission)
     return record
 
 

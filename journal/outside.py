@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Set
 
 from perdure.schemas.entries import Outcome
 from perdure.schemas.ids import InvocationId
@@ -32,6 +33,11 @@ class Outside:
     def told(self, cause: int, invocation_id: InvocationId) -> None:
         """The journal says that the cancellation at `cause` went on to this callee."""
         self._told.add((cause, invocation_id))
+
+    @property
+    def told_of(self) -> Set[tuple[int, InvocationId]]:
+        """Every cancellation that went on to a callee: where it stands, and to whom."""
+        return self._told
 
     def wait(self, name: str, index: int) -> Outcome | None:
         """The handler waits for a signal: one that was kept for it, or `None` where it has to wait."""

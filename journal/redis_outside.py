@@ -18,15 +18,11 @@ from perdure.schemas.entries import (
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
-from .redis_scripts import REPLY_LEASE_MS, RedisScripts, all_of
+from .redis_scripts import REPLY_LEASE_MS, RedisScripts, all_of, kept_for
 from .replies import as_delivery, as_due, as_promise, as_status, body_of_outcome, kept_payload, payload_kept
 from .store import Delivery, Due, Promise, Restart, State, Status
-from .transitions import hastened
+from .transitions import RETENTION_MS, hastened
 from .wire import Argument, same
-
-RETENTION_MS = 3_600_000
-"""How long what ended from outside is kept: a handler's own options are not known there."""
-
 
 PROMISE_RETENTION_MS = 24 * RETENTION_MS
 """How long promises are kept that nobody's run belongs to: a run that comes later finds them."""
@@ -106,6 +102,7 @@ class RedisOutside(RedisScripts):
         for name, value in (("key", restart.key), ("source", restart.source)):
             if value:
                 fields += (name, value)
+        fields += kept_for(restart)
         arguments = (
             restart.invocation_id,
             restart.mode,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from .keys import InvocationKeys, Keys
 from .lua import script
+from .transitions import RETENTION_MS, Admission, Restart
 from .wire import Argument, Wire
 
 T = TypeVar("T")
@@ -70,6 +71,16 @@ class RedisScripts:
     ) -> asyncio.Future[T]:
         head = (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
         return self._wire.call((*head, *arguments), convert)
+
+
+def kept_for(asked: Admission | Restart) -> list[Argument]:
+    """The fields that say how long an outcome is kept that no attempt records; most invocations need none."""
+    fields: list[Argument] = []
+    if asked.retention_ms != RETENTION_MS:
+        fields += (b"retention", asked.retention_ms)
+    if asked.journal_retention_ms != RETENTION_MS:
+        fields += (b"journal_retention", asked.journal_retention_ms)
+    return fields
 
 
 async def all_of(replies: Sequence[asyncio.Future[T]]) -> list[T]:

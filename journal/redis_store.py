@@ -18,7 +18,7 @@ from perdure.schemas.limits import WAITERS_MAX
 from .keys import Keys
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
-from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of
+from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of, kept_for
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
 from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
 from .wire import Argument, Wire, same
@@ -53,6 +53,7 @@ class RedisStore(RedisOutside, RedisReads):
         for name, value in optional:
             if value:
                 fields += (name, value)
+        fields += kept_for(admission)
         arguments = (
             admission.invocation_id,
             admission.token,

@@ -10,6 +10,9 @@ from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId, is_invocation_id
 from perdure.schemas.limits import QUEUE_MAX
 
+RETENTION_MS = 3_600_000
+"""How long outcomes and journals are kept where nothing else is said."""
+
 
 class Lease(NamedTuple):
     """One attempt's right to append: the fence is `epoch` and `token` together.
@@ -59,6 +62,8 @@ class Admission(NamedTuple):
         caller: A `Caller` that is told the outcome.
         queue_max: How many may wait for one object.
         behind: An id that must be known before this one may join the queue of their object.
+        retention_ms: How long the outcome is kept where it does not come from an attempt: it was killed, say.
+        journal_retention_ms: How long the journal is then.
     """
 
     invocation_id: InvocationId
@@ -77,6 +82,8 @@ class Admission(NamedTuple):
     caller: str = ""
     queue_max: int = QUEUE_MAX
     behind: str = ""
+    retention_ms: int = RETENTION_MS
+    journal_retention_ms: int = RETENTION_MS
 
     @property
     def target(self) -> str:
@@ -85,7 +92,7 @@ class Admission(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """An invocation that begins with what another one has done already; `mode`, `source` as in `Admission`.
+    """An invocation that begins with what another one has done already; what is not said here is as in `Admission`.
 
     Attributes:
         invocation_id: Of the new one, in the place of the other.
@@ -101,6 +108,8 @@ class Restart(NamedTuple):
     mode: str = ""
     source: str = ""
     queue_max: int = QUEUE_MAX
+    retention_ms: int = RETENTION_MS
+    journal_retention_ms: int = RETENTION_MS
 
     @property
     def target(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from perdure.journal.store import Admission, Claim, Claimed
+from perdure.journal.transitions import RETENTION_MS
 from perdure.schemas.entries import Headers, Input, Positioned
 from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId, id_of_workflow, place_of, place_of_object
@@ -15,6 +16,10 @@ from .handler import Handler, HandlerMode, ServiceKind, unknown_handler
 
 SERVICE_QUEUE_MAX = 1_000
 """Invocations that wait in one queue of a service: some seconds of work. What is behind them waits in Kafka, as lag."""
+
+
+IDEMPOTENT_RETENTION_MS = 24 * RETENTION_MS
+"""Of results with an idempotency key: as long as a producer may reasonably repeat itself."""
 
 
 class Invoke(NamedTuple):
@@ -63,6 +68,28 @@ def handler_for(application: Application, service: str, name: str) -> Handler:
     return unknown_handler(service, name, kind=ServiceKind.SERVICE if definition is None else definition.kind)
 
 
+def retention_of(handler: Handler, *, idempotent: bool) -> tuple[int, int]:
+    """How long an outcome of this handler is kept, and how long its journal is, in ms.
+
+    Args:
+        handler: Which.
+        idempotent: Whether the invocation has an idempotency key.
+    """
+    options = handler.options
+    default_ms = IDEMPOTENT_RETENTION_MS if idempotent else RETENTION_MS
+    if options.workflow_retention is options.idempotency_retention is options.journal_retention is None:
+        # Asked of each admission, and so answered without looking further.
+        return default_ms, RETENTION_MS
+    # A workflow's `main` alone has the former.
+    outcome_ms = options.workflow_retention_ms
+    if outcome_ms is None:
+        outcome_ms = options.idempotency_retention_ms
+    if outcome_ms is None:
+        outcome_ms = default_ms
+    journal_ms = RETENTION_MS if options.journal_retention_ms is None else options.journal_retention_ms
+    return max(1, journal_ms, outcome_ms), max(1, journal_ms)
+
+
 def admission_of(application: Application, wanted: Invoke, *, token: str, worker: str) -> Admission:
     """What is to be written for an invocation of one of this application's services.
 
@@ -89,6 +116,7 @@ def admission_of(application: Application, wanted: Invoke, *, token: str, worker
             )
         mode = handler.mode if handler.mode in (HandlerMode.EXCLUSIVE, HandlerMode.MAIN) else ""
         queue_max = handler.queue_max or QUEUE_MAX
+    retention_ms, journal_retention_ms = retention_of(handler, idempotent=bool(wanted.idempotency_key))
     return Admission(
         invocation_id=invocation_id,
         service=wanted.service,
@@ -105,6 +133,8 @@ def admission_of(application: Application, wanted: Invoke, *, token: str, worker
         mode=mode,
         caller=wanted.caller,
         queue_max=queue_max,
+        retention_ms=retention_ms,
+        journal_retention_ms=journal_retention_ms,
     )
 
 

@@ -187,6 +187,10 @@ class Attempt(Departing):
         """See `Issuer.act`."""
         self._outward.act(due)
 
+    async def cancel_callees(self) -> None:
+        """Return when the callees that a cancellation of this invocation goes on to know of it."""
+        await self._outward.cancel_callees(self.invocation_id, self.machine.cancelled_callees)
+
     def follow(self) -> Follow | None:
         """How the next invocation of its object is claimed with this one's outcome."""
         return self._outward.follow()

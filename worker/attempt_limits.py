@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,9 @@ class Outward(Protocol):
 
     def act(self, due: Sequence[Due]) -> None:
         """Do what a transition of the store has left to do."""
+
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """Return when these callees know of their cancellation; see `cancelling.Cancelling.cancel_callees`."""
 
     def follow(self) -> Follow | None:
         """How the next invocation of an object is claimed with the outcome of the one before; `None`: not here."""

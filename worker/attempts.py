@@ -15,7 +15,7 @@ from perdure.schemas.errors import FencedError
 from perdure.schemas.ids import InvocationId
 
 from .actions import Actions
-from .admissions import handler_for
+from .admissions import handler_for, retention_of
 from .application import Application
 from .attempt import Attempt
 from .attempt_limits import AttemptLimits, Outward, TimerSink
@@ -26,13 +26,6 @@ from .handler import Handler, HandlerMode
 from .sealing import Sealer
 
 logger = logging.getLogger(__name__)
-
-RETENTION_MS = 3_600_000
-"""Of journals, and of results without an idempotency key."""
-
-IDEMPOTENT_RETENTION_MS = 24 * RETENTION_MS
-"""Of results with an idempotency key: as long as a producer may reasonably repeat itself."""
-
 
 DRAIN_LOOK_S = 0.05
 """Between two looks at what still runs while stopping."""
@@ -244,19 +237,12 @@ class Attempts:
 
 def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) -> AttemptLimits:
     options = handler.options
-    inactivity_ms, journal_ms = options.inactivity_timeout_ms, options.journal_retention_ms
-    # A workflow's `main` alone has the former.
-    outcome_ms = options.workflow_retention_ms
-    if outcome_ms is None:
-        outcome_ms = options.idempotency_retention_ms
-    if journal_ms is None:
-        journal_ms = RETENTION_MS
-    if outcome_ms is None:
-        outcome_ms = IDEMPOTENT_RETENTION_MS if idempotent else RETENTION_MS
+    inactivity_ms = options.inactivity_timeout_ms
+    retention_ms, journal_retention_ms = retention_of(handler, idempotent=idempotent)
     return AttemptLimits(
         inactivity_ms=settings.inactivity_ms if inactivity_ms is None else inactivity_ms,
-        retention_ms=max(1, journal_ms, outcome_ms),
-        journal_retention_ms=max(1, journal_ms),
+        retention_ms=retention_ms,
+        journal_retention_ms=journal_retention_ms,
         retry=options.retry(),
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,

@@ -12,6 +12,7 @@ from perdure.journal.listing import every_page
 from perdure.journal.restarting import kept_entries
 from perdure.journal.selection import InvocationFilter
 from perdure.journal.store import Delivery, Restart
+from perdure.journal.transitions import RETENTION_MS
 from perdure.schemas.entries import Cancelled, Failure, Input, Output
 from perdure.schemas.errors import ConflictError, PerdureError, UsageError
 from perdure.schemas.ids import InvocationId, id_of_restart, place_of
@@ -192,6 +193,8 @@ class ClientControls(ClientConnection):
             kept=kept_entries(entries, keep),
             mode=fields.get("mode", ""),
             source=f"restart of {original}",
+            retention_ms=int(fields.get("retention", RETENTION_MS)),
+            journal_retention_ms=int(fields.get("journal_retention", RETENTION_MS)),
         )
 
     async def _done(self, invocation_id: InvocationId, delivery: Delivery) -> Control:

@@ -214,6 +214,10 @@ def _position(attempt: Attempt) -> dict[str, int]:
 
 async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Completed:
     """Record the outcome, behind what the machine has pending and behind `events`."""
+    if attempt.machine.cancelled_callees:
+        # Its end may be what they wait for, such as the object that it frees. What it called has to be in its journal.
+        await attempt.writer.quiet()
+        await attempt.cancel_callees()
     attempt.writer.close()
     entries: list[Entry] = [*attempt.machine.drain(), *events, Output(attempt.clock.now_ms(), outcome)]
     concluded = await attempt.store.complete(

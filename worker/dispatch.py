@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from perdure.journal.store import (
     Caller,
@@ -26,7 +25,6 @@ from perdure.journal.store import (
 from perdure.schemas.commands import Attach, Call, CancelOther, PromiseWait, Resolve, Send
 from perdure.schemas.entries import (
     CancelChild,
-    Cancelled,
     Completion,
     Entry,
     Failure,
@@ -41,17 +39,12 @@ from perdure.schemas.records import encode_call
 from .admissions import Invoke, admission_of, first_claim
 from .application import Application
 from .broker import Outgoing
+from .cancelling import UNKNOWN, Cancelling
 from .clock import Clock
 from .outbox import Outbox
 from .topics import service_topic
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN: Final = "unknown"
-"""What the store answers for an invocation that it does not have."""
-
-UNKNOWN_MS_MAX = 3_600_000
-"""So long a callee that nobody knows is taken to be on its way: its record may wait in Kafka. After it, to be gone."""
 
 UNKNOWN_DELAYS_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Between the looks at a callee that is on its way: as long as a record takes in a calm fleet, and no longer than a
@@ -107,6 +100,7 @@ class Dispatcher:
         self._start = start
         self._on_due = on_due
         self._spawn = spawn
+        self._cancelling = Cancelling(store, clock=clock, worker=worker, on_due=on_due)
         self._expected: dict[str, Lease] = {}
         self._sent: defaultdict[InvocationId, list[int]] = defaultdict(list)
         self._acknowledging = False
@@ -134,6 +128,10 @@ class Dispatcher:
         self._spawn(self._claim(due))
         return True
 
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """See `Cancelling.cancel_callees`."""
+        await self._cancelling.cancel_callees(origin, told)
+
     async def tell(self, callers: Sequence[Caller], outcome: Outcome) -> bool:
         """Tell an outcome to those who called; whether all of them know it now, or never can."""
         told = [await self._tell(caller, outcome) for caller in callers]
@@ -159,7 +157,7 @@ class Dispatcher:
                 killed = Output(self._clock.now_ms(), Failure(409, "killed with its caller"))
                 delivery = await self._store.kill(row.entry.invocation_id, killed)
                 self._on_due(delivery.due)
-                on_their_way |= delivery.result == UNKNOWN and self._recent(row.entry.at_ms)
+                on_their_way |= delivery.result == UNKNOWN and self._cancelling.recent(row.entry.at_ms)
         if not on_their_way:
             await self._store.acknowledge(origin, cascade=True)
 
@@ -184,11 +182,13 @@ class Dispatcher:
             case Resolve(_, at_ms, callee):
                 return await self._resolve(origin, entry) or await self._gone(origin, position, callee, at_ms)
             case CancelOther(index, at_ms, callee):
-                known = await self._cancel(callee, once=f"x:{origin}:{index}")
-                return known or await self._not_any_more(origin, position, callee, at_ms)
-            case CancelChild(at_ms, cause, callee):
-                known = await self._cancel(callee, once=f"x:{origin}:c{cause}")
-                return known or await self._not_any_more(origin, position, callee, at_ms)
+                once = f"x:{origin}:{index}"
+                # Repeated for others than callees, too: it asks for no answer.
+                known = await self._cancelling.cancel_other(origin, position, callee, once=once)
+                return known or not self._cancelling.recent(at_ms)
+            case CancelChild(_, cause, callee):
+                await self._cancelling.cancel_callees(origin, [(cause, callee)])
+                return True
             case PromiseWait(index, _, name):
                 workflow = target or await self._target_of(origin)
                 told = await self._store.await_promise(workflow, name, origin, index)
@@ -203,18 +203,11 @@ class Dispatcher:
 
         It is where `origin` itself has invoked it: what it does to it must not overtake that.
         """
-        if self._recent(at_ms):
+        if self._cancelling.recent(at_ms):
             for row in await self._store.read_journal(origin, entries_max=position):
                 if isinstance(row.entry, Call | Send) and row.entry.invocation_id == callee:
                     return None
         return True
-
-    async def _not_any_more(self, origin: InvocationId, position: int, callee: InvocationId, at_ms: int) -> bool | None:
-        """As `_gone`, of a cancellation, which is repeated for others than callees, too: it asks for no answer."""
-        return await self._gone(origin, position, callee, at_ms) and not self._recent(at_ms)
-
-    def _recent(self, at_ms: int) -> bool:
-        return self._clock.now_ms() - at_ms <= UNKNOWN_MS_MAX
 
     async def _target_of(self, origin: InvocationId) -> str:
         summary = await self._store.read_invocation(origin)
@@ -337,13 +330,6 @@ class Dispatcher:
             delivery = await self._store.deliver(
                 entry.invocation_id, completion, once=f"c:{entry.awaited_index}", here=self._worker
             )
-        self._on_due(delivery.due)
-        return delivery.result != UNKNOWN
-
-    async def _cancel(self, invocation_id: InvocationId, *, once: str) -> bool:
-        delivery = await self._store.deliver(
-            invocation_id, Cancelled(self._clock.now_ms()), once=once, here=self._worker
-        )
         self._on_due(delivery.due)
         return delivery.result != UNKNOWN
 

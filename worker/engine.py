@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -242,6 +242,10 @@ class Engine:
                 self._hand_over(item)
             else:
                 self._due([item])
+
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """See `Outward`."""
+        await self._dispatcher.cancel_callees(origin, told)
 
     def follow(self) -> Follow | None:
         """See `Outward`: who completes leaves room for one; but a worker that stops begins nothing."""

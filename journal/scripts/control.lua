@@ -3,13 +3,13 @@
 -- include finish
 -- What an operator does to an invocation without asking its handler: kill, pause (where it does not run), resume, purge.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
--- ARGV[1] id  [2] kill | pause | resume | purge  [3] body of the event, or of the output for kill  [4] slot prefix  [5] retention_ms
---     [6] journal_retention_ms  [7] reply_lease_ms  [8] prefix of the hint channels  [9] body of the second event of a pause
+-- ARGV[1] id  [2] kill | pause | resume | purge  [3] body of the event, or of the output for kill  [4] slot prefix
+--     [5] retention_ms, unless its hash has another  [6] journal_retention_ms, likewise  [7] reply_lease_ms  [8] prefix of the hint channels  [9] body of the second event of a pause
 -- Returns {'done', {'resume', epoch, service} | {'hint', worker} | {'ended', topics, callers, output} | false, next of the object or false}
 --     | {'unknown'} | {'unchanged', status}
 local id, what, slot = ARGV[1], ARGV[2], ARGV[4]
 local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
-  'epoch', 'length', 'worker', 'seq')
+  'epoch', 'length', 'worker', 'seq', 'retention', 'journal_retention')
 if not h[9] then return {'unknown'} end
 local status, length = h[1], tonumber(h[10])
 local now = now_ms()
@@ -36,7 +36,7 @@ if what == 'kill' then
   -- Its callees are killed by who sweeps this, and until then it is kept.
   h[5] = redis.call('HINCRBY', KEYS[1], 'outgoing', 1)
   redis.call('ZADD', KEYS[3], 0, 'cascade:' .. id)
-  local told = finish(KEYS, slot, id, h, ARGV[3], length, h[12] or 0, now, ARGV[5], ARGV[6], ARGV[7])
+  local told = finish(KEYS, slot, id, h, ARGV[3], length, h[12] or 0, now, h[13] or ARGV[5], h[14] or ARGV[6], ARGV[7])
   if status == 'running' and h[11] and h[11] ~= '' then redis.call('PUBLISH', ARGV[8] .. h[11], id) end
   return {'done', {'ended', told[1], told[2], ARGV[3]}, told[3]}
 end

@@ -2,13 +2,13 @@
 -- Brings what comes from outside into a journal: a completion, a signal, a cancellation. Not fenced; known once.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] once: a name that makes a repeat known  [3] position: entries that there must be  [4] type  [5] body
---     [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms
---     [9] journal_retention_ms  [10] reply_lease_ms  [11] a worker that needs no hint, or ''
+--     [6] prefix of the hint channels  [7] slot prefix  [8] retention_ms, unless its hash has another
+--     [9] journal_retention_ms, likewise  [10] reply_lease_ms  [11] a worker that needs no hint, or ''
 -- Returns {'delivered', false | {'resume', epoch, service} | {'hint', worker}, next of the object or false}
 --     | {'known'} | {'completed'} | {'unknown'} | {'gap'}
 local id, once, kind, body, slot = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[7]
 local h = redis.call('HMGET', KEYS[1], 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key',
-  'epoch', 'length', 'worker', 'seq')
+  'epoch', 'length', 'worker', 'seq', 'retention', 'journal_retention')
 if not h[9] then return {'unknown'} end
 if h[1] == 'completed' then return {'completed'} end
 local length = tonumber(h[10])
@@ -20,12 +20,14 @@ local function write(type, text)
   redis.call('XADD', KEYS[2], length .. '-' .. h[9], type, text)
 end
 write(kind, body)
-if kind == 'cancelled' and (h[1] == 'scheduled' or h[1] == 'pending') then
+-- What was made ready and never claimed has not begun, unless it is a restart that has kept something.
+local waits = h[1] == 'scheduled' or h[1] == 'pending' or (h[1] == 'ready' and h[9] == '0' and h[10] == '1')
+if kind == 'cancelled' and waits then
   -- include objects
   -- include finish
   local output = '{"at":' .. whole(now) .. ',"failure":{"code":409,"message":"cancelled","metadata":{}}}'
   write('output', output)
-  local told = finish(KEYS, slot, id, h, output, length, h[12] or 0, now, ARGV[8], ARGV[9], ARGV[10])
+  local told = finish(KEYS, slot, id, h, output, length, h[12] or 0, now, h[13] or ARGV[8], h[14] or ARGV[9], ARGV[10])
   return {'delivered', {'ended', told[1], told[2], output}, told[3]}
 end
 redis.call('HSET', KEYS[1], 'length', length)

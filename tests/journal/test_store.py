@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from perdure.journal import (
-    memory_delivery,
     memory_promises,
     memory_reads,
     memory_slot,
@@ -360,5 +359,4 @@ def test_both_stores_have_the_same_measures() -> None:
     assert memory_sweep.SWEEP_MEMBERS_MAX == redis_scripts.SWEEP_MEMBERS_MAX
     assert memory_sweep.SWEEP_BYTES_MAX == redis_scripts.SWEEP_BYTES_MAX
     assert memory_reads.WORKER_LIFE_MS == redis_scripts.WORKER_LIFE_MS
-    assert memory_delivery.RETENTION_MS == redis_outside.RETENTION_MS
     assert memory_promises.PROMISE_RETENTION_MS == redis_outside.PROMISE_RETENTION_MS

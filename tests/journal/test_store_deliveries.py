@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from perdure.journal.store import Delivery, HintDue, Lease, ReplyDue, ResumeDue
-from perdure.schemas.entries import Cancelled, Completion, Failure, Output, Signalled, Success
+from perdure.journal.store import Delivery, HintDue, Lease, ReplyDue, Restart, ResumeDue
+from perdure.schemas.entries import Cancelled, Completion, Failure, Input, Output, Signalled, Success
 from perdure.schemas.ids import InvocationId
 
 from .store_contract import (
@@ -162,6 +164,57 @@ async def test_what_has_not_begun_ends_when_it_is_cancelled(bench: Bench) -> Non
     await bench.store.acknowledge(asked.invocation_id, reply=True)
     await bench.pass_ms(2 * 60 * MINUTE_MS)
     await sweep_all(bench)
+    assert await bench.dump() == {"kept": set()}
+
+
+async def test_what_was_made_ready_and_never_claimed_has_not_begun(bench: Bench) -> None:
+    """Its object was just handed to it: it ends, and the object goes to the next."""
+    exclusive: dict[str, Any] = {"key": "k", "mode": "exclusive"}
+    first = await admitted(bench, **exclusive)
+    waiting = [admission(**exclusive) for _ in range(2)]
+    for asked in waiting:
+        await bench.store.admit(asked, lease_ms=LEASE_MS)
+    second, third = (asked.invocation_id for asked in waiting)
+    await completed(bench, first)
+    assert (await fields_of(bench, second))["status"] == "ready"
+    answer = await bench.store.deliver(second, Cancelled(5), once="x:1")
+    reply = ReplyDue(second, [], Failure(409, "cancelled", {}), [])
+    assert answer == Delivery("delivered", [reply, ResumeDue(third, 0, "Greeter")])
+    assert (await fields_of(bench, second))["status"] == "completed"
+    lost = await bench.store.claim(second, 0, token="t", worker="w", lease_ms=LEASE_MS, at_ms=9)
+    assert lost is None
+
+
+async def test_what_was_restarted_with_its_steps_may_compensate_them(bench: Bench) -> None:
+    """It was never claimed under its new id, and still has begun."""
+    new = new_id()
+    await bench.store.restart(Restart(new, "Greeter", "greet", None, Input(7, "w1", (), b"1"), kept=[run(0)]))
+    assert await bench.store.deliver(new, Cancelled(5), once="x:1") == Delivery("delivered", [])
+    claim = await bench.store.claim(new, 0, token="t", worker="w", lease_ms=LEASE_MS, at_ms=9)
+    assert claim is not None
+    assert Cancelled(5) in [row.entry for row in claim.entries]
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled before it began", "a killed restart"])
+async def test_what_ends_from_outside_is_kept_as_long_as_its_handler_wants(bench: Bench, how: str) -> None:
+    """The outcome and the journal, each for its time."""
+    kept: dict[str, Any] = {"retention_ms": 5 * 60 * MINUTE_MS, "journal_retention_ms": 3 * 60 * MINUTE_MS}
+    new, failure = new_id(), Output(5, Failure(500, "killed", {}))
+    if how == "a killed restart":
+        await bench.store.restart(Restart(new, "Greeter", "greet", None, Input(7, "w1", (), b"1"), **kept))
+    else:
+        starts_ms = await bench.now_ms() + MINUTE_MS if how != "killed" else 0
+        await bench.store.admit(admission(new, not_before_ms=starts_ms, **kept), lease_ms=LEASE_MS)
+    if how == "cancelled before it began":
+        await bench.store.deliver(new, Cancelled(5), once="x:1")
+    else:
+        await bench.store.kill(new, failure)
+        await bench.store.acknowledge(new, cascade=True)
+    for hours, there in ((2, (True, True)), (2, (True, False)), (2, (False, False))):
+        await bench.pass_ms(hours * 60 * MINUTE_MS)
+        await sweep_all(bench)
+        found = await bench.store.read_invocation(new), await bench.store.read_journal(new)
+        assert (found[0] is not None, bool(found[1])) == there
     assert await bench.dump() == {"kept": set()}
 
 

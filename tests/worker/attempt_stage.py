@@ -7,7 +7,7 @@ attempt time is real.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -173,6 +173,9 @@ class Stage:
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
         """See `Outward`: on a stage nothing leaves the journal."""
         self.sent.append((position, entry))
+
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """See `Outward`: on a stage nothing leaves the journal."""
 
     def follow(self) -> Follow | None:
         """See `Outward`: nothing follows here."""

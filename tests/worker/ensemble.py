@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import itertools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -162,6 +162,10 @@ class Ensemble(Stage):
                 case HintDue(_, invocation_id):
                     if (attempt := self._attempts.get(invocation_id)) is not None:
                         attempt.fetch()
+
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """See `Outward`."""
+        await self._sends.cancel_callees(origin, told)
 
     def follow(self) -> Follow | None:
         """See `Outward`: who comes next is claimed with the outcome of the one before."""

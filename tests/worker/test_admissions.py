@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -107,6 +108,36 @@ def test_the_run_of_a_workflow_has_one_id(application: Application, given: str) 
     assert admission_of(application, asked, token="t", worker="me").invocation_id == id_of_workflow("W", "k")
     beside = wanted("W", "beside", "k")
     assert admission_of(application, beside, token="t", worker="me").invocation_id == beside.invocation_id
+
+
+def test_how_long_an_outcome_is_kept_follows_from_the_handler() -> None:
+    """So that it is known to who ends an invocation without an attempt, too; with nothing said, an hour or a day."""
+    service, flow = Service("Kept", journal_retention=timedelta(hours=2)), Workflow("Flow")
+
+    async def plain(ctx: Any) -> None:
+        raise AssertionError("nothing runs here")
+
+    async def long(ctx: Any) -> None:
+        raise AssertionError("nothing runs here")
+
+    async def main(ctx: Any) -> None:
+        raise AssertionError("nothing runs here")
+
+    service.handler()(plain)
+    service.handler(idempotency_retention=timedelta(hours=5))(long)
+    flow.main(workflow_retention=timedelta(hours=7))(main)
+    application, hour = app([service, flow]), 3_600_000
+
+    def kept(service: str, handler: str, key: str | None = None, **fields: Any) -> list[int]:
+        admission = admission_of(application, wanted(service, handler, key, **fields), token="t", worker="w")
+        return [admission.retention_ms // hour, admission.journal_retention_ms // hour]
+
+    assert kept("Kept", "plain") == [2, 2]
+    assert kept("Kept", "plain", idempotency_key="i") == [24, 2]
+    assert kept("Kept", "long") == [5, 2]
+    assert kept("Flow", "main", "k") == [7, 1]
+    assert kept("Kept", "unknown") == [1, 1]
+    assert kept("Kept", "unknown", idempotency_key="i") == [24, 1]
 
 
 @pytest.mark.parametrize(("service", "handler"), [("O", "change"), ("O", "look"), ("W", "beside")])

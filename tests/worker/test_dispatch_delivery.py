@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from perdure.journal.store import (
+    Admission,
     Caller,
     CascadeDue,
+    Duplicate,
     HintDue,
     Lease,
     ReplyDue,
@@ -27,7 +29,8 @@ from perdure.schemas.entries import (
 )
 from perdure.schemas.ids import InvocationId, id_of_workflow
 from perdure.schemas.limits import WAITERS_MAX
-from perdure.worker.dispatch import UNKNOWN_DELAYS_S, UNKNOWN_MS_MAX
+from perdure.worker.cancelling import FORESTALLED_MS, UNKNOWN_MS_MAX
+from perdure.worker.dispatch import UNKNOWN_DELAYS_S
 from tests.worker.dispatch_scene import ONE, UNKNOWN, Scene
 
 
@@ -107,11 +110,10 @@ async def test_a_cancelled_pending_invocation_tells_its_callers(scene: Scene, of
     assert due.outcome == Failure(409, "cancelled")
 
 
-@WHOM
-async def test_a_cancellation_of_what_is_not_known_yet_is_repeated(scene: Scene, of_a_child: bool) -> None:
+async def test_a_cancellation_of_what_is_not_known_yet_is_repeated(scene: Scene) -> None:
     """Its record may wait in Kafka; after `UNKNOWN_MS_MAX` it is taken for gone."""
     origin = await scene.admitted()
-    entry = cancellation(scene, UNKNOWN, of_a_child=of_a_child)
+    entry = cancellation(scene, UNKNOWN, of_a_child=False)
     position = await scene.send(origin, entry)
     scene.clock.skip(UNKNOWN_MS_MAX - 1_000)
     scene.dispatcher.send(origin.invocation_id, position, entry)
@@ -123,11 +125,10 @@ async def test_a_cancellation_of_what_is_not_known_yet_is_repeated(scene: Scene,
     assert await scene.owed(origin) == 0
 
 
-@WHOM
-async def test_a_cancellation_reaches_what_comes_to_be_known(scene: Scene, of_a_child: bool) -> None:
-    """A callee whose record came late is cancelled all the same."""
+async def test_a_cancellation_reaches_what_comes_to_be_known(scene: Scene) -> None:
+    """What somebody else invokes, and whose record came late, is cancelled all the same."""
     origin = await scene.admitted()
-    entry = cancellation(scene, UNKNOWN, of_a_child=of_a_child)
+    entry = cancellation(scene, UNKNOWN, of_a_child=False)
     position = await scene.send(origin, entry)
     assert await scene.owed(origin) == 1
     await scene.admitted(invocation_id=UNKNOWN)
@@ -141,9 +142,49 @@ ON_THEIR_WAY: dict[str, Callable[[InvocationId, int], Entry]] = {
     "a signal": lambda callee, at_ms: Resolve(1, at_ms, callee, -1, "go", ONE),
     "an awakeable": lambda callee, at_ms: Resolve(1, at_ms, callee, 0, "", ONE),
     "an attachment": lambda callee, at_ms: Attach(1, at_ms, callee),
-    "a cancellation": lambda callee, at_ms: CancelOther(1, at_ms, callee),
-    "a cancellation that goes on": lambda callee, at_ms: CancelChild(at_ms, 2, callee),
 }
+
+
+@WHOM
+@pytest.mark.parametrize("kind", ["call", "sending"])
+async def test_a_callee_that_is_cancelled_before_it_is_known_never_begins(
+    scene: Scene, of_a_child: bool, kind: str
+) -> None:
+    """It is admitted as one that has ended, so that its record finds it known; its caller is told."""
+    origin = await scene.admitted()
+    invoked = getattr(scene, kind)(origin, 0, service="Theirs")
+    position = await scene.write(origin, invoked)
+    await scene.send(origin, cancellation(scene, invoked.invocation_id, of_a_child=of_a_child))
+    callers = [Caller(origin.invocation_id, 0, position)] if kind == "call" else []
+    assert scene.due == [ReplyDue(invoked.invocation_id, [], Failure(409, "cancelled"), callers)]
+    scene.clock.skip(FORESTALLED_MS - 1_000)
+    for slot in range(4):
+        await scene.memory.sweep(slot)
+    answer = await scene.memory.admit(
+        Admission(invoked.invocation_id, "Theirs", "h", None, Input(1, "w", (), b""), "t", "w"), lease_ms=1
+    )
+    assert answer == Duplicate("completed", Failure(409, "cancelled"))
+
+
+async def test_what_was_invoked_long_ago_is_not_forestalled(scene: Scene) -> None:
+    """A callee that nobody knows after an hour has most likely ended, and is kept no longer."""
+    origin = await scene.admitted()
+    invoked = scene.sending(origin, 0, service="Theirs")
+    await scene.write(origin, invoked)
+    scene.clock.skip(UNKNOWN_MS_MAX + 1)
+    await scene.send(origin, cancellation(scene, invoked.invocation_id, of_a_child=False))
+    assert await scene.memory.read_invocation(invoked.invocation_id) is None
+
+
+async def test_what_is_invoked_after_its_cancellation_begins(scene: Scene) -> None:
+    """An id may be known beforehand, that of an idempotency key say: the cancellation was for what came before."""
+    origin = await scene.admitted()
+    invoked = scene.call(origin, 1, service="Theirs")
+    cancels = cancellation(scene, invoked.invocation_id, of_a_child=False)
+    position = await scene.write(origin, cancels, invoked)
+    scene.dispatcher.send(origin.invocation_id, position, cancels)
+    await scene.settle()
+    assert await scene.memory.read_invocation(invoked.invocation_id) is None
 
 
 @pytest.mark.parametrize("what", ON_THEIR_WAY)
@@ -167,7 +208,7 @@ async def test_what_is_for_a_callee_does_not_overtake_it(scene: Scene, what: str
         assert callers == str(Caller(origin.invocation_id, 1, position))
     else:
         (entry,) = await scene.entries(invoked.invocation_id)
-        assert isinstance(entry, Signalled | Completion | Cancelled)
+        assert isinstance(entry, Signalled | Completion)
 
 
 @pytest.mark.parametrize("what", ON_THEIR_WAY)
