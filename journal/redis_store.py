@@ -7,13 +7,15 @@ What an attempt does is here, what comes from outside in `redis_outside`, readin
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 
 from perdure.schemas.codec import encode
 from perdure.schemas.commands import ClearAll, ClearState, SetState
 from perdure.schemas.entries import OUTGOING, AttemptStarted, Entry, Output, Run, Sleep
+from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.limits import WAITERS_MAX
+from perdure.schemas.limits import WAITERS_MAX, shorten
 
 from .keys import Keys
 from .redis_outside import RedisOutside
@@ -22,6 +24,8 @@ from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, a
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
 from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
 from .wire import Argument, Wire, same
+
+logger = logging.getLogger(__name__)
 
 _EFFECTIVE = frozenset((*OUTGOING, SetState, ClearState, ClearAll))
 """Entries that do more than stand in the journal."""
@@ -80,11 +84,21 @@ class RedisStore(RedisOutside, RedisReads):
         self, invocation_id: InvocationId, epoch: int, *, token: str, worker: str, lease_ms: int, at_ms: int
     ) -> Claim | None:
         """See `Store.claim`."""
+        lease = Lease(invocation_id, epoch + 1, token, worker)
+        try:
+            return await self._claim(lease, epoch, lease_ms=lease_ms, at_ms=at_ms)
+        except DecodeError as error:
+            logger.error("%s is paused, because its journal is damaged: %s", invocation_id, error)
+            # After no entry: how many there are is not known, and nothing is appended.
+            await self.give_up(lease, [], after=0, seq=1, failure=shorten(str(error)))
+            return None
+
+    async def _claim(self, lease: Lease, epoch: int, *, lease_ms: int, at_ms: int) -> Claim | None:
+        invocation_id, _, token, worker = lease[:4]
         body = encode(AttemptStarted(at_ms, worker))[1]
         keys = self._keys.of(invocation_id)
         slot = self._keys.prefix(keys.slot)
         arguments = (invocation_id, epoch, token, worker, lease_ms, body, CLAIM_ENTRIES_MAX, slot)
-        lease = Lease(invocation_id, epoch + 1, token, worker)
         answer = await self._script("claim", keys, arguments, lambda reply: as_claim(reply, lease))
         if answer is None:
             return None

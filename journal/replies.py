@@ -157,7 +157,11 @@ def as_concluded(reply: Sequence[Any], worker: str = "", token: str = "") -> Con
     following, claim = _resume(row), None
     if following is not None and len(reply) > 4 and reply[4]:
         lease = Lease(following.invocation_id, reply[4][0], token, worker)
-        claimed = as_claim(reply[4], lease)
+        try:
+            claimed = as_claim(reply[4], lease)
+        except DecodeError:
+            # The outcome stands all the same. Its lease ends, and whoever claims the damaged one then sets it aside.
+            claimed = None
         claim = None if claimed is None else claimed[0]
     return Concluded(topics.decode().split(), _callers(callers), following, length, claim)
 
@@ -226,7 +230,14 @@ def _action(row: Sequence[Any]) -> Due:
 def as_swept(reply: Sequence[Any]) -> Swept:
     """The answer of `sweep`."""
     next_in_ms, actions, at_ms = reply
-    return Swept([_action(row) for row in actions], None if next_in_ms < 0 else next_in_ms, at_ms)
+    due, unreadable = [], []
+    for row in actions:
+        try:
+            due.append(_action(row))
+        except DecodeError as error:
+            # One damaged invocation must not hide from others in its slot what is due.
+            unreadable.append(f"{row[0].decode()} of {row[1].decode()}: {error}")
+    return Swept(due, None if next_in_ms < 0 else next_in_ms, at_ms, unreadable)
 
 
 def as_status(reply: Sequence[Any] | None) -> Status | None:

@@ -109,7 +109,10 @@ class Store(Protocol):
     def claim(
         self, invocation_id: InvocationId, epoch: int, *, token: str, worker: str, lease_ms: int, at_ms: int
     ) -> Awaitable[Claim | None]:
-        """Start the next attempt (`epoch` + 1) of a ready invocation; `None` where it is not ready with that epoch."""
+        """Start the next attempt (`epoch` + 1) of a ready invocation; `None` where it is not ready with that epoch.
+
+        Likewise where its journal cannot be read: it is paused then, and says why.
+        """
 
     def append(
         self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, progress: bool

@@ -242,6 +242,8 @@ class Swept(NamedTuple):
     due: Sequence[Due]
     next_in_ms: int | None
     at_ms: int
+    unreadable: Sequence[str] = ()
+    """Why something that is due could not be read; it falls due again later, and holds up nothing else."""
 
 
 class Follow(NamedTuple):

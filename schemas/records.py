@@ -56,11 +56,19 @@ class Invocation(BaseModel):
     id: str | None = None
     idempotency_key: _Key | None = None
     not_before: datetime | None = None
-    reply_to: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
+    reply_to: (
+        Annotated[
+            str,
+            StringConstraints(
+                pattern=r"^(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*$", max_length=249
+            ),
+        ]
+        | None
+    ) = None
     waiter: Annotated[str, StringConstraints(pattern=rf"^\S{{1,{NAME_LENGTH_MAX}}}$")] | None = None
     headers: dict[str, str] = Field(default_factory=dict, max_length=HEADERS_MAX)
     base64: Base64Bytes | None = None
-    caller: Annotated[str, StringConstraints(pattern=r"^inv_[0-9a-f]{27}:[0-9]{1,9}:[0-9]{1,9}$")] | None = None
+    caller: Annotated[str, StringConstraints(pattern=r"^inv_[0-3][0-9a-f]{26}:[0-9]{1,9}:[0-9]{1,9}$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Invocation:

@@ -32,7 +32,7 @@ from perdure.journal.store import (
 )
 from perdure.schemas.entries import Entry, Outcome
 from perdure.schemas.errors import PerdureError
-from perdure.schemas.ids import InvocationId
+from perdure.schemas.ids import InvocationId, is_invocation_id
 from perdure.schemas.records import Resume
 
 from .application import Application
@@ -227,7 +227,11 @@ class Engine:
 
     def hint(self, message: bytes) -> None:
         """Something was appended to an invocation that this worker runs; or it runs nowhere, and something is due."""
-        invocation_id = InvocationId(message.decode())
+        text = message.decode("utf-8", "replace")
+        if not is_invocation_id(text):
+            # Anybody may publish: a record can name this channel as the one that waits for its outcome.
+            return
+        invocation_id = InvocationId(text)
         if not self._attempts.poke(invocation_id):
             self._timers.expect(invocation_id, in_ms=0)
 

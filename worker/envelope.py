@@ -12,7 +12,7 @@ import orjson
 
 from perdure.schemas.codec import is_json
 from perdure.schemas.entries import Failure, Outcome, Success
-from perdure.schemas.errors import DecodeError, UsageError
+from perdure.schemas.errors import DecodeError, SerdeError, UsageError
 from perdure.schemas.ids import (
     InvocationId,
     id_of_idempotency_key,
@@ -126,8 +126,14 @@ def untyped_result_of(outcome: Outcome) -> Any:
     match outcome:
         case Failure():
             raise outcome.to_error()
+        case Success(raw) if not raw or is_json(raw):
+            return JSON.deserialize(raw)
         case Success(raw):
-            return JSON.deserialize(raw) if not raw or is_json(raw) else raw
+            try:
+                # An integer beyond what a float holds is JSON, which the quick look above does not know.
+                return JSON.deserialize(raw)
+            except SerdeError:
+                return raw
 
 
 def placed(target: Target, options: Options) -> Options:

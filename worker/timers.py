@@ -122,6 +122,8 @@ class Timers:
                 logger.error("slot %d could not be swept, it is tried again: %s", slot, error)
                 self._next_ms[slot] = self._next_look_ms(slot, None)
                 continue
+            for why in swept.unreadable:
+                logger.error("what is due in slot %d cannot be read, and comes again: %s", slot, why)
             self._contact.heard(swept.at_ms)
             self._next_ms[slot] = self._next_look_ms(slot, swept.next_in_ms)
             if swept.due:
