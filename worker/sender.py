@@ -10,6 +10,7 @@ from perdure.schemas.errors import BrokerError, SettingsError
 from .broker import Outgoing
 from .kafka import Producer
 from .kafka_admin import describe_cluster
+from .kafka_closing import retrieve
 from .kafka_config import KafkaConfig
 
 
@@ -20,6 +21,7 @@ class Sender:
         self._config = config
         self._producer: Producer | None = None
         self._topics: set[str] = set()
+        self._looks: dict[str, asyncio.Task[None]] = {}
         self._starting = asyncio.Lock()
         self._left = False
 
@@ -31,6 +33,9 @@ class Sender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left = True
+        if self._looks:
+            # Not cancelled: aiokafka leaves a connection open that is being made then. Their time is bounded.
+            await asyncio.wait(set(self._looks.values()))
         # One that is being started has to be closed, too.
         async with self._starting:
             producer, self._producer = self._producer, None
@@ -45,7 +50,7 @@ class Sender:
             RecordTooLargeError: It is over a limit.
             BrokerError: It was not acknowledged in time; it may still arrive.
         """
-        if outgoing.topic not in self._topics:
+        if outgoing.topic not in self._topics and not self._left:
             await self._find(outgoing.topic)
         producer = self._producer
         if producer is None or producer.ended():
@@ -53,6 +58,21 @@ class Sender:
         await producer.produce([outgoing])
 
     async def _find(self, topic: str) -> None:
+        """Have all that wait for one topic share one look: each look is connections of its own."""
+        look = self._looks.get(topic)
+        if look is None:
+            look = self._looks[topic] = asyncio.create_task(self._look(topic), name=f"perdure-look-{topic}")
+            look.add_done_callback(lambda ended: self._looked(topic, ended))
+        # Not `await look`: who is cancelled must not end what others wait for.
+        await asyncio.wait({look})
+        look.result()
+
+    def _looked(self, topic: str, look: asyncio.Task[None]) -> None:
+        del self._looks[topic]
+        # All that waited may have been cancelled; asyncio would report the error as never retrieved.
+        retrieve(look)
+
+    async def _look(self, topic: str) -> None:
         view = await describe_cluster(self._config, [topic])
         if topic not in view.topics:
             raise SettingsError(
