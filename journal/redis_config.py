@@ -51,6 +51,12 @@ class RedisConfig:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise SettingsError(f"The Redis URL cannot be read: use {_FORM}.") from error
+        if "@" in parts.path + parts.query + parts.fragment:
+            # A name that would be shown as an unknown option may be the end of the password.
+            raise SettingsError(
+                f"The Redis URL has an @ behind the host: in a password, write / as %2F, ? as %3F, # as %23. "
+                f"Use {_FORM}."
+            )
         if parts.scheme not in ("redis", "rediss"):
             raise SettingsError(f"The Redis URL begins neither with redis:// nor with rediss://: use {_FORM}.")
         tls = parts.scheme == "rediss"
@@ -106,7 +112,8 @@ def mask_url(url: str) -> str:
         password = parts.password
     except ValueError:
         return "***"
-    if not parts.scheme:
+    # Without a scheme, or with / ? or # in the password, the parts are not what they look like.
+    if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         return "***"
     if password is None:
         return url

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from perdure.schemas.entries import Command, Completion, Entry, Input, Outcome, Positioned, Signalled
 from perdure.schemas.errors import DecodeError
@@ -40,17 +41,20 @@ class Caller(NamedTuple):
         return f"{self.invocation_id}:{self.command_index}:{self.position}"
 
 
+# As the envelope demands of records.
+_CALLER: Final = re.compile("([^:]*):([0-9]{1,9}):([0-9]{1,9})")
+
+
 def caller_of(text: str) -> Caller:
     """Read what `str(caller)` wrote.
 
     Raises:
         DecodeError: It is not that.
     """
-    invocation_id, _, rest = text.partition(":")
-    index, _, position = rest.partition(":")
-    if not (is_invocation_id(invocation_id) and index.isdecimal() and position.isdecimal()):
-        raise DecodeError(f"{text!r} is not a caller: it needs an invocation id, a command index and a position.")
-    return Caller(InvocationId(invocation_id), int(index), int(position))
+    found = _CALLER.fullmatch(text)
+    if found is None or not is_invocation_id(found[1]):
+        raise DecodeError(f"{text!r:.200} is not a caller: it needs an invocation id, a command index and a position.")
+    return Caller(InvocationId(found[1]), int(found[2]), int(found[3]))
 
 
 class Admission(NamedTuple):

@@ -337,10 +337,23 @@ class Link(asyncio.Protocol):
         reader = self._reader
         reader.feed(data)
         while True:
-            reply = reader.gets()
+            try:
+                reply = reader.gets()
+            # hiredis has an error of its own, and lets TypeErrors of Python through.
+            except (hiredis.ProtocolError, TypeError) as error:
+                self._give_up(error)
+                return
             if reply is False:
                 return
             self.deliver(reply)
+
+    def _give_up(self, error: Exception) -> None:
+        why = f"What answers there does not speak Redis's protocol ({error}): is PERDURE_REDIS_URL another server's?"
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(StoreError(why))
+        else:
+            logger.error("%s", why)
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""

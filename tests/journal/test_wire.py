@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 
@@ -14,7 +15,7 @@ from redis.retry import Retry
 from perdure.journal.keys import Keys
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
-from perdure.journal.wire import Endpoint, Wire, refusal, same
+from perdure.journal.wire import Endpoint, Wire, connect, refusal, same
 from perdure.schemas.errors import DecodeError, FencedError, GapError, StoreError
 from perdure.worker.server_process import ServerProcess
 from tests.waiting import wait_until
@@ -190,3 +191,25 @@ def test_the_scripts_refusals_have_their_own_errors() -> None:
     assert isinstance(refusal("FENCED 3"), FencedError)
     assert isinstance(refusal("GAP 7"), GapError)
     assert isinstance(refusal("ERR wrong number of arguments"), StoreError)
+
+
+async def test_what_is_no_redis_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A web server at that address is named as the likely mistake, without a traceback."""
+    left = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        left.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreError, match="does not speak Redis's protocol"):
+            await connect(Endpoint("127.0.0.1", port), name="test")
+        await left.wait()
+    assert [record.getMessage() for record in caplog.records] == []

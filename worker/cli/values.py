@@ -45,6 +45,8 @@ def read_json(text: str) -> Any:
         return JSON.deserialize(text.encode()) if text.strip() else _no_json(text, "it is empty")
     except SerdeError as error:
         return _no_json(text, str(error))
+    except UnicodeEncodeError:
+        return _no_json(text, "it is not UTF-8.")
 
 
 def read_value(text: str | None) -> Any:
@@ -55,7 +57,14 @@ def read_value(text: str | None) -> Any:
     """
     if text is None:
         return None
-    return read_json(sys.stdin.read() if text == "-" else text)
+    return read_json(_standard_input() if text == "-" else text)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"What stdin holds is not UTF-8: {error}.") from error
 
 
 def print_value(value: Any) -> None:
