@@ -26,6 +26,7 @@ from perdure import Client, Settings, SettingsError
 from perdure.schemas.errors import PerdureError
 from perdure.worker import watchdog
 from perdure.worker.clock import system_random
+from perdure.worker.development import TOPIC_PARTITIONS
 from perdure.worker.embedded import Fsync, embedded_broker, embedded_valkey, redis_arguments
 from perdure.worker.server_process import REDIS_PROBE, ServerProcess, free_port
 
@@ -79,6 +80,7 @@ class Servers:
             bootstrap_servers=self.broker.address,
             # The embedded broker answers a join after half a session, and a held fetch only when its time is over.
             kafka_assignment="manual" if embedded else "group",
+            topic_partitions=TOPIC_PARTITIONS if embedded else None,
             kafka_fetch_max_wait_ms=environment.fetch_max_wait_ms or (EMBEDDED_FETCH_MAX_WAIT_MS if embedded else None),
         )
 

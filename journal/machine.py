@@ -353,6 +353,11 @@ class Machine(Pending):
         return self._failed.get(index)
 
     @property
+    def engaged(self) -> bool:
+        """Whether `poll` would answer `Wait` because a step runs, with nothing recorded that is still to come."""
+        return bool(self._executing) and not (self._ready or self._to_execute) and self._issued > self._last_recorded
+
+    @property
     def stalled(self) -> bool:
         """Whether `poll(deliver=False)` would answer `Suspend`; asking starts nothing."""
         return not (self._to_execute or self._executing or self._outbox or self._in_flight)

@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 Argument = bytes | str | int
 
 
-def _pack(arguments: tuple[Argument, ...]) -> bytes:
+def pack(arguments: tuple[Argument, ...]) -> bytes:
+    """A command as it goes over the connection: `*<count>`, then each argument's length and bytes.
+
+    Source: the Redis serialization protocol, RESP2.
+    """
     packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub says a tuple of one
     return packed
 
@@ -144,13 +148,21 @@ class Wire:
         Raises:
             StoreError: Too many commands wait for a reply.
         """
+        return self.send(pack(arguments), convert)
+
+    def send(self, packed: bytes, convert: Callable[[Any], T]) -> asyncio.Future[T]:
+        """As `call`, for a command that is packed already.
+
+        Raises:
+            StoreError: Too many commands wait for a reply.
+        """
         loop = self._loop
         if loop is None:
             raise StoreError("The connection to Redis is used outside its `async with` block.")
         if len(self._pending) + len(self._unsent) >= self._pending_max:
             raise StoreError(f"{self._pending_max} commands wait for Redis already; this one was not sent.")
         future: asyncio.Future[T] = loop.create_future()
-        self._unsent.append(_Call(_pack(arguments), future, convert))
+        self._unsent.append(_Call(packed, future, convert))
         if self._link is not None:
             if len(self._unsent) >= COMMANDS_PER_WRITE:
                 self._write()
@@ -228,7 +240,7 @@ class Wire:
             return
         self._loading = True
         for script in self._scripts.values():
-            self._unsent.append(_Call(_pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future(), same))
+            self._unsent.append(_Call(pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future(), same))
 
     def _again(self, call: _Call) -> None:
         if self._loop is None:
@@ -374,7 +386,7 @@ class Link(asyncio.Protocol):
 
     def send(self, *commands: tuple[Argument, ...]) -> None:
         """Send in one write. What is sent to a lost connection is lost."""
-        self.transport.write(b"".join(_pack(command) for command in commands))
+        self.transport.write(b"".join(pack(command) for command in commands))
 
     def _greeted(self, reply: Any) -> None:
         self._greetings_left -= 1

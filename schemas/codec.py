@@ -40,8 +40,8 @@ __all__ = ["decode", "encode", "encode_run", "is_json"]
 
 def encode_run(entry: Run) -> tuple[bytes, bytes]:
     """`encode` for the entry that every step writes."""
-    head = {"index": entry.command_index, "name": entry.name, "at": entry.at_ms, "ms": entry.duration_ms}
-    return b"run", with_outcome(head, entry.outcome)
+    index, name, at_ms, duration_ms, outcome = entry
+    return b"run", with_outcome({"index": index, "name": name, "at": at_ms, "ms": duration_ms}, outcome)
 
 
 def encode(entry: Entry) -> tuple[bytes, bytes]:

@@ -176,7 +176,9 @@ class Delivering:
             self._settle_soon()
         else:
             self._awaited = future
-            self._pump()
+            # What `_pump` would find for a step that was just started, which is nearly always.
+            if not self.machine.engaged or self.steps.backing_off or self.limits.always_replay:
+                self._pump()
 
     def watched(self) -> None:
         """Something waits for one of our futures through a callback."""
@@ -187,10 +189,11 @@ class Delivering:
         if self._closed or self.departure is not None:
             return
         self._suspension.reset()
-        if self.machine.pause_asked:
+        machine = self.machine
+        if machine.pause_asked:
             self.depart(Holding())
-        elif self.machine.length > self.limits.journal_entries_max:
-            self.depart(Pausing(self.limits.too_long(self.invocation_id, self.machine.length)))
+        elif machine.length > self.limits.journal_entries_max:
+            self.depart(Pausing(self.limits.too_long(self.invocation_id, machine.length)))
         elif self._tasks or self._awaited is None or self._awaited.done():
             self._settle_soon()
         else:

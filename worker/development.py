@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 FETCH_MAX_WAIT_MS = 5
 """The embedded broker ends its long polls late: a short wait is what makes it quick."""
 
+TOPIC_PARTITIONS = 2
+"""One worker reads them all, and the embedded broker's part of a fetch grows with them: with 8 a record takes half as
+long again. Two, so that what holds only with one is found."""
+
 GRACE_S = 3.0
 """What runs gets so long when the code changed: shorter than a developer's patience."""
 
@@ -80,7 +84,8 @@ def _settings_for(servers: EmbeddedServers, settings: Settings) -> Settings:
         "kafka_assignment": "manual",
         "kafka_fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
     }
-    return Settings.load(**{"grace_s": GRACE_S, "topic_replication_factor": 1} | given | ours)
+    unless_given = {"grace_s": GRACE_S, "topic_replication_factor": 1, "topic_partitions": TOPIC_PARTITIONS}
+    return Settings.load(**unless_given | given | ours)
 
 
 async def _keep_worker(asked: Development, settings: Settings, stopping: asyncio.Event) -> int:

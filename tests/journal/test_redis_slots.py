@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import hiredis
 import pytest
 
 from perdure.journal.keys import Keys
@@ -37,6 +38,12 @@ class Recorder:
         answer.set_exception(StoreError("not sent"))
         return answer
 
+    def send(self, packed: bytes, convert: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """Keep the command that was packed."""
+        reader = hiredis.Reader()
+        reader.feed(packed)
+        return self.call(tuple(reader.gets()), convert)
+
 
 def calls_of(store: RedisStore, lease: Lease) -> Sequence[Callable[[], Awaitable[object]]]:
     """One of each kind that runs a script about one invocation or one object."""
@@ -52,6 +59,7 @@ def calls_of(store: RedisStore, lease: Lease) -> Sequence[Callable[[], Awaitable
         lambda: store.admit(admission(who, key=key, mode="exclusive" if key else ""), lease_ms=1),
         lambda: store.claim(who, 1, token="t", worker="w", lease_ms=1, at_ms=1),
         lambda: store.append(lease, entries, after=1, seq=1, progress=True),
+        lambda: store.append(lease, [run(0)], after=1, seq=1, progress=True),
         lambda: store.complete(
             lease, [*entries, output()], after=1, seq=1, retention_ms=1, journal_retention_ms=1, timers=[1]
         ),
@@ -83,6 +91,28 @@ async def test_a_script_stays_in_one_slot(target: str) -> None:
         with pytest.raises(StoreError, match="not sent"):
             await call()
     for arguments in recorder.calls:
-        named = [part if isinstance(part, bytes) else str(part).encode() for part in arguments]
+        named = [_text(part) for part in arguments]
         slots = {found[1] for part in named if (found := TAG.match(part))}
         assert len(slots) == 1, named
+
+
+@pytest.mark.parametrize("progress", [False, True])
+@pytest.mark.parametrize(("after", "seq"), [(1, 1), (9, 10), (123_456, 99)])
+async def test_a_step_is_sent_as_any_other_entry_is(after: int, seq: int, progress: bool) -> None:
+    """The append of one step, which is packed by hand, says what that of several entries says: lease by lease."""
+    recorder = Recorder()
+    keys = Keys("t", slots=SLOTS)
+    store = RedisStore(recorder, keys)  # type: ignore[arg-type]  # a stand-in for the wire
+    for lease in (Lease(new_id(), 1, "t", "w"), Lease(new_id(), 12, "token", "w")):
+        one, other = run(0), run(1, "x" * 1000)
+        for entries in ([one, other], [one], [other]):
+            with pytest.raises(StoreError, match="not sent"):
+                await store.append(lease, entries, after=after, seq=seq, progress=progress)
+        both, first, second = (tuple(map(_text, call)) for call in recorder.calls)
+        recorder.calls.clear()
+        assert first == both[:-2]
+        assert second == both[:-4] + both[-2:]
+
+
+def _text(part: bytes | str | int) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode()

@@ -159,7 +159,10 @@ class _Attempt:
             while isinstance(step := self.machine.poll(deliver=False), Execute):
                 self._execute(*step)
         while True:
-            match self.machine.poll(deliver=not self.handler.finished):
+            engaged = self.machine.engaged
+            step = self.machine.poll(deliver=not self.handler.finished)
+            assert not engaged or isinstance(step, Wait), "who is engaged need not be asked"
+            match step:
                 case Ready() as ready:
                     self.handler.resolve(ready)
                     self.handler.advance()

@@ -134,6 +134,15 @@ class NotMarkedExecuting(Machine):
         return step
 
 
+class EngagedWithAnAnswer(Machine):
+    """Planted bug: while a step runs, what is there for the handler is not seen."""
+
+    @property
+    def engaged(self) -> bool:
+        """See `Machine`."""
+        return bool(self._executing)
+
+
 class CountersForgotten(Machine):
     """Planted bug: a step starts with fresh counters in each attempt."""
 
@@ -246,6 +255,7 @@ PLANTED = [
     LowestIndexFirst,
     NothingIsCompared,
     NotMarkedExecuting,
+    EngagedWithAnAnswer,
     CountersForgotten,
     RecordedStepsRunAgain,
     TimersRecordedAgain,
