@@ -21,7 +21,8 @@ Laws (tests/properties/test_machine.py tries to break each):
   in this attempt and in every replay, so whoever won a race wins it again.
 - **Propose, then learn.** A step's result is invisible until it came back through `receive`. Otherwise this attempt
   could see its own result before a timer that another writer appended first, and every replay the timer first.
-- **First completion wins.** Timers and outside completions are at-least-once.
+- **First completion wins.** Timers and outside completions are at-least-once. One that stands before its command counts
+  from that on: whoever knows an awakeable's name may be faster than the journal, or remember what a failover lost.
 - **Identity** is the command's type, name, target and state key, never what was read from the world.
 
 Source: Restate's sdk-shared-core (commands, completions, "propose run completion"); h11 (feed, ask, drain).
@@ -66,6 +67,7 @@ class Machine(Pending):
     __slots__ = (
         "_awaiting",
         "_eager",
+        "_early",
         "_executing",
         "_failed",
         "_outside",
@@ -88,6 +90,8 @@ class Machine(Pending):
         # What is to be handed out, in the order of the journal; an int is the position of a cancellation.
         self._ready: deque[Ready | Signalled | int] = deque()
         self._eager: dict[int, Outcome] = {}
+        # Completions that stand before their command: of none, or of one that the store lost and that comes again.
+        self._early: dict[int, Outcome] = {}
         self._outside: Outside | None = None
         self._failed: dict[int, StepFailed] = {}
         self._sleeps: dict[int, Sleep] = {}
@@ -142,10 +146,14 @@ class Machine(Pending):
             return
         match entry:
             case Completion(index, _, outcome):
-                self._complete(index, outcome)
+                if index in self._recorded:
+                    self._complete(index, outcome)
+                else:
+                    self._early.setdefault(index, outcome)
             case Sleep(index):
                 self._record(index, entry.identity)
                 self._sleeps.setdefault(index, entry)
+                self._complete_early(index)
             case StepFailed(index):
                 self._failed[index] = entry
             case Lookup():
@@ -156,6 +164,8 @@ class Machine(Pending):
                 )
             case _ if isinstance(entry, Waiting | Written):
                 self._record_command(entry)
+                if self._early:
+                    self._complete_early(entry.command_index)
             case _:
                 self._receive_word(entry)
 
@@ -200,6 +210,12 @@ class Machine(Pending):
         if self._outside is not None:
             self._outside.answered(index)
         self._ready.append(Ready(index, outcome))
+
+    def _complete_early(self, index: int) -> None:
+        # From here on the command has its result, in this attempt and in every replay. Before, it would hold up what
+        # the handler waits for until it comes to this command.
+        if index in self._early:
+            self._complete(index, self._early.pop(index))
 
     def issue_run(self, name: str) -> int:
         """The handler asks for a step; returns its command index.

@@ -8,6 +8,7 @@ import pytest
 
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Ready, Suspend, Wait
+from perdure.schemas.commands import Awakeable
 from perdure.schemas.entries import (
     AttemptFailed,
     AttemptStarted,
@@ -137,6 +138,39 @@ def test_the_first_completion_wins() -> None:
     assert machine.poll() == Ready(0, ONE)
     assert machine.poll() == Suspend(frozenset())
     assert machine.resolved(0)
+
+
+def test_a_completion_before_its_command_holds_up_nothing() -> None:
+    """A failover lost the step and the awakeable after it, and somebody outside still knows its name."""
+    early = Completion(1, 5, TWO)
+    machine = machine_with(early)
+    machine.issue_run("a")
+    assert machine.poll() == Execute(0, None)
+    machine.propose(run(0))
+    append(machine)
+    assert machine.poll() == Ready(0, ONE)
+    machine.issue(Awakeable(1, 6))
+    append(machine)
+    assert machine.poll() == Ready(1, TWO)
+    replay = machine_with(early, run(0), Awakeable(1, 6))
+    replay.begin()
+    replay.issue_run("a")
+    assert replay.poll() == Ready(0, ONE)
+    assert replay.replaying
+    replay.issue(Awakeable(1, 6))
+    assert replay.poll() == Ready(1, TWO)
+    assert not replay.replaying
+
+
+def test_a_completion_of_what_is_no_wait_is_not_seen() -> None:
+    """Nobody completes a step from outside: its own result counts."""
+    machine = machine_with(Completion(0, 5, TWO))
+    machine.issue_run("a")
+    assert machine.poll() == Execute(0, None)
+    machine.propose(run(0))
+    append(machine)
+    assert machine.poll() == Ready(0, ONE)
+    assert isinstance(machine.poll(), Suspend)
 
 
 def test_a_timer_is_recorded_once_and_waited_for() -> None:
