@@ -5,6 +5,7 @@ Nothing here is fenced; each function looks at everything before it changes anyt
 
 from __future__ import annotations
 
+from perdure.schemas.codec import encode
 from perdure.schemas.entries import (
     Cancelled,
     Completion,
@@ -16,22 +17,27 @@ from perdure.schemas.entries import (
     Signalled,
 )
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.limits import WAITERS_MAX
+from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIVED_MAX, WAITERS_MAX
 
 from .memory_ending import finish, purge
 from .memory_objects import enter
 from .memory_slot import Record, Slot
+from .positions import command_at
 from .store import Admission, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
 from .transitions import RETENTION_MS
 
 
+def joinable(names: list[str], name: str) -> bool:
+    """Whether a name could be added, or is there."""
+    return not name or name in names or len(names) < WAITERS_MAX
+
+
 def join(names: list[str], name: str) -> bool:
     """Add a name; whether it is there now: there may be too many already."""
-    if name and name not in names:
-        if len(names) >= WAITERS_MAX:
-            return False
+    possible = joinable(names, name)
+    if possible and name and name not in names:
         names.append(name)
-    return True
+    return possible
 
 
 def attach(slot: Slot, invocation_id: InvocationId, channel: str, caller: str) -> Status | None:
@@ -55,8 +61,9 @@ def deliver(
     now_ms: int,
     hints: str,
     here: str,
+    awakeable: bool = False,
 ) -> Delivery:
-    """See `Store.deliver`."""
+    """See `Store.deliver`; with `awakeable`, `Store.complete_awakeable`."""
     assert ":" in once, "such names stand beside the fields of an invocation"
     record = slot.records.get(invocation_id)
     if record is None:
@@ -65,8 +72,14 @@ def deliver(
         return Delivery("completed")
     if position > record.length:
         return Delivery("gap")
+    if awakeable and isinstance(entry, Completion) and f"a:{entry.command_index}" not in record.once:
+        other = command_at(slot.tail(invocation_id, 0), entry.command_index)
+        if other not in ("", "awakeable"):
+            return Delivery("no-awakeable", status=other)
     if once in record.once:
         return Delivery("known")
+    if not _received(record, entry, awakeable=awakeable):
+        return Delivery("full")
     # What was made ready and never claimed has not begun, unless it is a restart that has kept something.
     unclaimed = record.status == "ready" and record.epoch == 0 and record.length == 1
     waits = unclaimed or record.status in ("scheduled", "pending")
@@ -80,6 +93,20 @@ def deliver(
         record.cancelled, record.failures = record.length, 0
     stopped = isinstance(entry, Cancelled)
     return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=stopped, here=here)
+
+
+def _received(record: Record, entry: Completion | Signalled | Cancelled, *, awakeable: bool) -> bool:
+    """Count what is brought, and return whether there is room for it."""
+    if isinstance(entry, Cancelled):
+        if (record.cancellations or 0) >= CANCELLATIONS_MAX:
+            return False
+        record.cancellations = (record.cancellations or 0) + 1
+    elif isinstance(entry, Signalled) or awakeable:
+        size = (record.received_bytes or 0) + len(encode(entry)[1])
+        if (record.received or 0) >= RECEIVED_MAX or size > RECEIVED_BYTES_MAX:
+            return False
+        record.received, record.received_bytes = (record.received or 0) + 1, size
+    return True
 
 
 def wake(

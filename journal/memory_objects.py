@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.schemas.commands import ClearAll, ClearState, SetState
+from perdure.schemas.commands import Awakeable, ClearAll, ClearState, SetState
 from perdure.schemas.entries import OUTGOING, Entry
 from perdure.schemas.ids import InvocationId
 
@@ -90,6 +90,8 @@ def take_effect(slot: Slot, record: Record, lease: Lease, entries: Sequence[Entr
                 set_value(slot, lease.target, name, value)
             case ClearState(_, name):
                 clear_value(slot, lease.target, name)
+            case Awakeable(index):
+                record.once.add(f"a:{index}")
             case ClearAll():
                 slot.discard("state", lease.target)
             case _ if isinstance(entry, OUTGOING):

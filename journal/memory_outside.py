@@ -51,6 +51,25 @@ class MemoryOutside(MemoryNamespace):
             )
         )
 
+    def complete_awakeable(
+        self, invocation_id: InvocationId, entry: Completion, *, here: str = ""
+    ) -> asyncio.Future[Delivery]:
+        """See `Store.complete_awakeable`."""
+        slot, now_ms = self._at(invocation_id)
+        return settled(
+            lambda: delivery.deliver(
+                slot,
+                invocation_id,
+                entry,
+                once=f"c:{entry.command_index}",
+                position=0,
+                now_ms=now_ms,
+                hints=self._hints,
+                here=here,
+                awakeable=True,
+            )
+        )
+
     def kill(self, invocation_id: InvocationId, output: Output) -> asyncio.Future[Delivery]:
         """See `Store.kill`."""
         slot, now_ms = self._at(invocation_id)

@@ -53,6 +53,9 @@ class Record:
     callers: list[str] = field(default_factory=list)
     outgoing: int | None = None
     cancelled: int | None = None
+    cancellations: int | None = None
+    received: int | None = None
+    received_bytes: int | None = None
     once: set[str] = field(default_factory=set)
     output: Output | None = None
     output_body: bytes | None = None
@@ -104,6 +107,9 @@ class Record:
             "callers": " ".join(self.callers) or None,
             "outgoing": self.outgoing,
             "cancelled": self.cancelled,
+            "cancellations": self.cancellations,
+            "received": self.received,
+            "received_bytes": self.received_bytes,
             "output": None if self.output_body is None else self.output_body.decode(),
             "completed_at": self.completed_at_ms,
             "retention": self.retention_ms,

@@ -14,7 +14,7 @@ from perdure.schemas.entries import Entry
 from perdure.schemas.ids import InvocationId
 
 from . import memory_attempt as attempt
-from .memory_delivery import join, keep
+from .memory_delivery import join, joinable, keep
 from .memory_ending import acknowledge
 from .memory_namespace import settled
 from .memory_objects import enter, state_of
@@ -241,8 +241,10 @@ def _admit_again(slot: Slot, known: Record, admission: Admission) -> Admitted:
         if admission.waiter:
             slot.tell_outcome(admission.waiter, admission.invocation_id, known.output_body)
         return Duplicate(known.status, known.outcome)
-    if not join(known.callers, admission.caller):
+    if not (joinable(known.callers, admission.caller) and joinable(known.reply_to, admission.reply_to)):
         return Full()
-    join(known.waiters, admission.waiter)
+    join(known.callers, admission.caller)
     join(known.reply_to, admission.reply_to)
+    # A waiter that is not told asks again by itself.
+    join(known.waiters, admission.waiter)
     return Duplicate(known.status, None)

@@ -16,10 +16,20 @@ from perdure.schemas.entries import (
     Signalled,
 )
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.limits import WAITERS_MAX
+from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIVED_MAX, WAITERS_MAX
 
-from .redis_scripts import REPLY_LEASE_MS, RedisScripts, all_of, kept_for
-from .replies import as_delivery, as_due, as_promise, as_status, body_of_outcome, kept_payload, payload_kept
+from .positions import command_at
+from .redis_scripts import PAGE_ENTRIES_MAX, REPLY_LEASE_MS, RedisScripts, all_of, kept_for
+from .replies import (
+    as_delivery,
+    as_due,
+    as_promise,
+    as_status,
+    body_of_outcome,
+    kept_payload,
+    payload_kept,
+    positioned,
+)
 from .store import Delivery, Due, Promise, Restart, State, Status
 from .transitions import RETENTION_MS, hastened
 from .wire import Argument, same
@@ -47,6 +57,41 @@ class RedisOutside(RedisScripts):
         here: str = "",
     ) -> Awaitable[Delivery]:
         """See `Store.deliver`."""
+        return self._deliver(invocation_id, entry, once=once, position=position, here=here)
+
+    async def complete_awakeable(self, invocation_id: InvocationId, entry: Completion, *, here: str = "") -> Delivery:
+        """See `Store.complete_awakeable`."""
+        index, once = entry.command_index, f"c:{entry.command_index}"
+        delivery = await self._deliver(invocation_id, entry, once=once, here=here, awakeable=(index, -1))
+        if delivery.result != "unsure":
+            return delivery
+        # Not written yet, by a handler that has told its name already, or written by a version that left no mark.
+        other, length = await self._command_at(invocation_id, index)
+        if other not in ("", "awakeable"):
+            return Delivery("no-awakeable", status=other)
+        return await self._deliver(invocation_id, entry, once=once, here=here, awakeable=(index, length))
+
+    async def _command_at(self, invocation_id: InvocationId, index: int) -> tuple[str, int]:
+        """The type of the command of that index, or nothing, and how many entries were looked at."""
+        journal, length = self._keys.of(invocation_id).journal, 0
+        while True:
+            call = (b"XRANGE", journal, length + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX)
+            page = await self._wire.call(call, positioned)
+            length += len(page)
+            if (kind := command_at(page, index)) or len(page) < PAGE_ENTRIES_MAX:
+                return kind, length
+
+    def _deliver(
+        self,
+        invocation_id: InvocationId,
+        entry: Completion | Signalled | Cancelled,
+        *,
+        once: str,
+        position: int = 0,
+        here: str = "",
+        awakeable: tuple[int, int] | None = None,
+    ) -> Awaitable[Delivery]:
+        """`awakeable` is its command index, and how many entries were looked at without finding another one."""
         keys = self._keys.of(invocation_id)
         arguments = (
             invocation_id,
@@ -59,6 +104,10 @@ class RedisOutside(RedisScripts):
             RETENTION_MS,
             REPLY_LEASE_MS,
             here,
+            *(("", -1) if awakeable is None else awakeable),
+            RECEIVED_MAX,
+            RECEIVED_BYTES_MAX,
+            CANCELLATIONS_MAX,
         )
         return self._script("deliver", keys, arguments, lambda reply: as_delivery(invocation_id, reply))
 

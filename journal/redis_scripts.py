@@ -38,6 +38,9 @@ SWEEP_MEMBERS_MAX = 100
 SWEEP_BYTES_MAX = 4_000_000
 """Outcomes and sent entries that one sweep tells: a few of the largest. A hundred of them would fill the connection."""
 
+PAGE_ENTRIES_MAX = 2_000
+"""Entries of one page of a journal."""
+
 REPLY_LEASE_MS = 10_000
 """How long what is owed waits for its acknowledgement before another worker sends it again."""
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 
 from perdure.schemas.codec import encode, encode_run
-from perdure.schemas.commands import ClearAll, ClearState, SetState
+from perdure.schemas.commands import Awakeable, ClearAll, ClearState, SetState
 from perdure.schemas.entries import OUTGOING, AttemptStarted, Entry, Output, Run, Sleep
 from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId
@@ -20,22 +20,19 @@ from perdure.schemas.limits import WAITERS_MAX, shorten
 from .keys import Keys
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
-from .redis_scripts import REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of, kept_for
+from .redis_scripts import PAGE_ENTRIES_MAX, REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of, kept_for
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
 from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
 from .wire import Argument, Wire, pack, same
 
 logger = logging.getLogger(__name__)
 
-_EFFECTIVE = frozenset((*OUTGOING, SetState, ClearState, ClearAll))
+_EFFECTIVE = frozenset((*OUTGOING, Awakeable, SetState, ClearState, ClearAll))
 """Entries that do more than stand in the journal."""
 
 
 CLAIM_ENTRIES_MAX = 1_000
 """Entries that come with a claim; the rest is read in pages, so that no script holds Redis for long."""
-
-PAGE_ENTRIES_MAX = 2_000
-"""Entries of one page."""
 
 FENCES_MAX = 10_000
 """Leases whose part of an append is remembered: ten times as many as attempts run at once, in some 3 MB."""

@@ -169,7 +169,7 @@ def as_concluded(reply: Sequence[Any], worker: str = "", token: str = "") -> Con
 def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
     """The answer of `deliver` and of `control`."""
     result = reply[0].decode()
-    if result == "unchanged":
+    if result in ("unchanged", "no-awakeable"):
         return Delivery(result, status=reply[1].decode())
     if result not in ("delivered", "done"):
         return Delivery(result)
@@ -250,7 +250,8 @@ def as_status(reply: Sequence[Any] | None) -> Status | None:
 SHOWN = (
     *("service", "handler", "key", "mode", "status", "epoch", "token", "worker", "length", "seq", "failures"),
     *("last_failure", "idempotency_key", "source", "admitted_at", "completed_at", "redelivery", "retention"),
-    *("journal_retention", "outgoing", "cancelled", "waiters", "reply_to", "callers", "output"),
+    *("journal_retention", "outgoing", "cancelled", "cancellations", "received", "received_bytes"),
+    *("waiters", "reply_to", "callers", "output"),
 )
 """Fields of an invocation that are read for people. It has as many others as things came from outside."""
 

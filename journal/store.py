@@ -227,7 +227,8 @@ class Store(Protocol):
         """Bring something from outside into a journal; one that waits for it becomes ready.
 
         A cancellation ends one that has not begun, and wakes one that backs off or is paused; consecutive failures
-        count from 0 again.
+        count from 0 again. `full` where there were too many already: `RECEIVED_MAX`, `RECEIVED_BYTES_MAX`,
+        `CANCELLATIONS_MAX`. Answers to commands are not counted: each command has one.
 
         Args:
             invocation_id: Whose journal.
@@ -235,6 +236,15 @@ class Store(Protocol):
             once: A name with a colon by which a repeat is known: nothing is written a second time.
             position: Of the command that this answers, where that is known: the answer `gap` says that it is not there.
             here: The worker that asks, which needs no hint: the answer holds it.
+        """
+
+    def complete_awakeable(
+        self, invocation_id: InvocationId, entry: Completion, *, here: str = ""
+    ) -> Awaitable[Delivery]:
+        """Bring the result of an awakeable, as `deliver` with the name `c:<command index>`.
+
+        It may come before the awakeable stands in the journal, and is kept for it then. `no-awakeable` where that
+        index is another command's: nothing was written.
         """
 
     def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:

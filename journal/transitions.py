@@ -280,9 +280,10 @@ class Delivery(NamedTuple):
 
     Attributes:
         result: `delivered`; `known`: it was before; `completed`: too late; `unknown`: no such invocation; `gap`: the
-            store lost what it is an answer to; `unchanged`: nothing to do in that status; `full`: its object's queue.
+            store lost what it is an answer to; `unchanged`: nothing to do in that status; `full`: its object's queue,
+            or what it was brought already; `no-awakeable`: another command has that index.
         due: What is to be done now. Repeated by `due` itself if it is not.
-        status: Before, where it is `unchanged`.
+        status: Before, where it is `unchanged`; the type of the command that is no awakeable.
     """
 
     result: str

@@ -39,6 +39,17 @@ WAITERS_MAX: Final = 1_000
 """Channels that wait for one outcome; later ones are told to ask again."""
 
 
+RECEIVED_MAX: Final = 10_000
+"""Signals and results of awakeables that one invocation is sent in its life: with what waits for them they fill half of
+the longest journal. A handler that gets more wants a loop of invocations."""
+
+RECEIVED_BYTES_MAX: Final = 32_000_000
+"""What those hold together: each attempt reads all of it, and one invocation must not fill Redis."""
+
+CANCELLATIONS_MAX: Final = 100
+"""Cancellations of one invocation: each interrupts what compensates the last one. Who wants it gone kills it."""
+
+
 def shorten(text: str, characters_max: int = FAILURE_CHARACTERS_MAX) -> str:
     """`text`, cut to the limit with a note of how much was left out. Lone surrogates are replaced: JSON has none."""
     if len(text) > characters_max:

@@ -8,6 +8,7 @@ yet, because its record is on its way through Kafka, is admitted as one that has
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
@@ -18,6 +19,9 @@ from perdure.schemas.entries import Cancelled, Input
 from perdure.schemas.ids import InvocationId
 
 from .clock import Clock
+from .refusals import refusal
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN: Final = "unknown"
 """What the store answers for an invocation that it does not have."""
@@ -53,6 +57,8 @@ class Cancelling:
         cancelled = Cancelled(self._clock.now_ms())
         delivery = await self._store.deliver(invocation_id, cancelled, once=once, here=self._worker)
         self._on_due(delivery.due)
+        if refused := refusal(delivery, invocation_id):
+            logger.error("a cancellation is dropped: %s", refused)
         return delivery.result != UNKNOWN
 
     async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.schemas.entries import Completion, Outcome, Signalled, Success
-from perdure.schemas.errors import TerminalError, UsageError
+from perdure.schemas.errors import ConflictError, TerminalError, UsageError
 from perdure.schemas.ids import read_awakeable_id
 
 from .client_connection import ClientConnection, Named, name_of, unknown
 from .envelope import checked_id
+from .refusals import refusal
 from .serde import DEFAULT_SERDE, Serde
 
 
@@ -26,6 +27,7 @@ class ClientCompletions(ClientConnection):
 
         Raises:
             InvocationNotFoundError: Its invocation is not known.
+            ConflictError: The command of that index is no awakeable, or its invocation was sent too much already.
             UsageError: It is not the id of an awakeable.
             SerdeError: The value cannot be written.
         """
@@ -37,6 +39,7 @@ class ClientCompletions(ClientConnection):
 
         Raises:
             InvocationNotFoundError: Its invocation is not known.
+            ConflictError: The command of that index is no awakeable, or its invocation was sent too much already.
             UsageError: It is not the id of an awakeable.
         """
         return await self._awake(awakeable_id, self._failure(message, code))
@@ -66,6 +69,7 @@ class ClientCompletions(ClientConnection):
 
         Raises:
             InvocationNotFoundError: There is none of that id.
+            ConflictError: It was sent too much already.
             UsageError: It is not an invocation id, or there is no name.
             SerdeError: The value cannot be written.
         """
@@ -79,6 +83,7 @@ class ClientCompletions(ClientConnection):
 
         Raises:
             InvocationNotFoundError: There is none of that id.
+            ConflictError: It was sent too much already.
             UsageError: It is not an invocation id, or there is no name.
         """
         return await self._signal(invocation_id, name, self._failure(message, code), once)
@@ -142,9 +147,11 @@ class ClientCompletions(ClientConnection):
             raise UsageError(f"{awakeable_id!r} is not the id of an awakeable: those begin with awk_.")
         invocation_id, index = found
         entry = Completion(index, self._clock.now_ms(), outcome)
-        delivery = await self._store.deliver(invocation_id, entry, once=f"c:{index}")
+        delivery = await self._store.complete_awakeable(invocation_id, entry)
         if delivery.result == "unknown":
             raise unknown(invocation_id)
+        if refused := refusal(delivery, invocation_id, index):
+            raise ConflictError(refused)
         await self._leave_to_workers(delivery.due)
         return delivery.result == "delivered"
 
@@ -156,6 +163,8 @@ class ClientCompletions(ClientConnection):
         delivery = await self._store.deliver(chosen, entry, once=self._once("s", once))
         if delivery.result == "unknown":
             raise unknown(chosen)
+        if refused := refusal(delivery, chosen):
+            raise ConflictError(refused)
         await self._leave_to_workers(delivery.due)
         return delivery.result == "delivered"
 

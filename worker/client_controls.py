@@ -13,13 +13,14 @@ from perdure.journal.restarting import kept_entries
 from perdure.journal.selection import InvocationFilter
 from perdure.journal.store import Delivery, Restart
 from perdure.journal.transitions import RETENTION_MS
-from perdure.schemas.entries import Cancelled, Failure, Input, Output
+from perdure.schemas.entries import Cancelled, Input, Output
 from perdure.schemas.errors import ConflictError, PerdureError, UsageError
 from perdure.schemas.ids import InvocationId, id_of_restart, place_of
 
 from .client_connection import ClientConnection, unknown
 from .envelope import checked_id
 from .handler import HandlerMode
+from .refusals import refusal
 
 Action = Literal["cancel", "kill", "pause", "resume", "purge", "restart"]
 
@@ -89,6 +90,7 @@ class ClientControls(ClientConnection):
 
         Raises:
             InvocationNotFoundError: There is none of that id.
+            ConflictError: It was cancelled too often already.
             UsageError: It is not an invocation id.
         """
         chosen = checked_id(invocation_id)
@@ -105,7 +107,7 @@ class ClientControls(ClientConnection):
             UsageError: It is not an invocation id.
         """
         chosen = checked_id(invocation_id)
-        output = Output(self._clock.now_ms(), Failure(409, "killed"))
+        output = Output(self._clock.now_ms(), self._failure("killed", 409))
         return await self._done(chosen, await self._store.kill(chosen, output))
 
     async def pause(self, invocation_id: str) -> Control:
@@ -200,6 +202,8 @@ class ClientControls(ClientConnection):
     async def _done(self, invocation_id: InvocationId, delivery: Delivery) -> Control:
         if delivery.result == "unknown":
             raise unknown(invocation_id)
+        if refused := refusal(delivery, invocation_id):
+            raise ConflictError(refused)
         await self._leave_to_workers(delivery.due)
         if delivery.result == "delivered":
             return Control(invocation_id, True)

@@ -42,6 +42,8 @@ from .broker import Outgoing
 from .cancelling import UNKNOWN, Cancelling
 from .clock import Clock
 from .outbox import Outbox
+from .refusals import refusal
+from .sealing import Sealer
 from .topics import service_topic
 
 logger = logging.getLogger(__name__)
@@ -154,12 +156,16 @@ class Dispatcher:
         on_their_way = False
         for row in entries:
             if isinstance(row.entry, Call) and row.entry.command_index not in answered:
-                killed = Output(self._clock.now_ms(), Failure(409, "killed with its caller"))
+                killed = Output(self._clock.now_ms(), self._sealed(Failure(409, "killed with its caller")))
                 delivery = await self._store.kill(row.entry.invocation_id, killed)
                 self._on_due(delivery.due)
                 on_their_way |= delivery.result == UNKNOWN and self._cancelling.recent(row.entry.at_ms)
         if not on_their_way:
             await self._store.acknowledge(origin, cascade=True)
+
+    def _sealed(self, failure: Failure) -> Outcome:
+        codec = self._application.payload_codec
+        return failure if codec is None else Sealer(codec).seal_outcome(failure)
 
     async def _send(self, origin: InvocationId, position: int, entry: Entry, target: str) -> None:
         for delay_s in UNKNOWN_DELAYS_S:
@@ -327,10 +333,11 @@ class Dispatcher:
             delivery = await self._store.deliver(entry.invocation_id, signal, once=once, here=self._worker)
         else:
             completion = Completion(entry.awaited_index, at_ms, entry.outcome)
-            delivery = await self._store.deliver(
-                entry.invocation_id, completion, once=f"c:{entry.awaited_index}", here=self._worker
-            )
+            delivery = await self._store.complete_awakeable(entry.invocation_id, completion, here=self._worker)
         self._on_due(delivery.due)
+        if refused := refusal(delivery, entry.invocation_id, entry.awaited_index):
+            # The handler went on when it had asked for it: nobody can be told but people.
+            logger.error("command %d of %s is dropped: %s", entry.command_index, origin, refused)
         return delivery.result != UNKNOWN
 
     async def _claim(self, due: ResumeDue) -> None:

@@ -6,7 +6,7 @@
 --     [12] Service/key of its object or workflow, or ''  [13] slot prefix  [14] 1 where the state is wanted  [15] queue at most
 --     [16] id that it comes behind, or '', then pairs of hash fields
 -- Returns {'running', epoch, state or false} | {'scheduled', 0} | {'pending', 0} | {'duplicate', status, output or false}
---     | {'full', 0}: the object's queue is, or was for what it comes behind, or that of the callers of a known id
+--     | {'full', 0}: the object's queue is, or was for what it comes behind, or that of the callers or reply topics of a known id
 local id, waiter, reply_to, caller, target = ARGV[1], ARGV[7], ARGV[8], ARGV[10], ARGV[12]
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'status', 'output', 'waiters', 'reply_to', 'callers')
 if known[1] then
@@ -27,13 +27,14 @@ if known[1] then
     if select(2, string.gsub(list, ' ', ' ')) + 1 >= items_max then return nil end
     return list .. ' ' .. item
   end
-  if caller ~= '' then
-    local callers = joined(known[7], caller)
-    if not callers then return {'full', 0} end
-    redis.call('HSET', KEYS[1], 'callers', callers)
-  end
+  local callers, replies = known[7], known[6]
+  if caller ~= '' then callers = joined(callers, caller) end
+  if reply_to ~= '' then replies = joined(replies, reply_to) end
+  if callers == nil or replies == nil then return {'full', 0} end
+  if caller ~= '' then redis.call('HSET', KEYS[1], 'callers', callers) end
+  if reply_to ~= '' then redis.call('HSET', KEYS[1], 'reply_to', replies) end
+  -- A waiter that is not told asks again by itself.
   if waiter ~= '' then redis.call('HSET', KEYS[1], 'waiters', joined(known[5], waiter) or known[5]) end
-  if reply_to ~= '' then redis.call('HSET', KEYS[1], 'reply_to', joined(known[6], reply_to) or known[6]) end
   return {'duplicate', known[3], false}
 end
 local now = now_ms()

@@ -1,4 +1,4 @@
--- Included where entries are written: what they do beside standing in the journal. Wants `due`, `outbox_lease`, `state`, `time_ms`.
+-- Included where entries are written: what they do beside standing in the journal. Wants `KEYS`, `due`, `outbox_lease`, `state`, `time_ms`.
 local OUTGOING = {call = true, send = true, attach = true, resolve = true, cancel_invocation = true, cancel_child = true, promise = true}
 
 -- A state's name, and its value as it is kept: JSON, or `base64:` and the text.
@@ -14,6 +14,9 @@ local function effect(kind, body, id, position)
   if OUTGOING[kind] then
     redis.call('ZADD', due, string.format('%.0f', time_ms() + outbox_lease), 'send:' .. id .. ':' .. position)
     return 1
+  elseif kind == 'awakeable' then
+    -- For `deliver`: a command of this index may be completed by whoever knows its name.
+    redis.call('HSET', KEYS[1], 'a:' .. string.match(body, '"index":(%d+)'), 1)
   elseif kind == 'set' then
     redis.call('HSET', state, named(body))
   elseif kind == 'clear' then

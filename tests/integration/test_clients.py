@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from perdure import ConflictError, InvocationNotFoundError, PayloadCodec, TerminalError, UsageError
-from perdure.schemas.ids import awakeable_id, id_of_workflow, new_invocation_id, place_of, place_of_object
+from perdure.schemas.entries import Signalled, Success
+from perdure.schemas.ids import (
+    InvocationId,
+    awakeable_id,
+    id_of_workflow,
+    new_invocation_id,
+    place_of,
+    place_of_object,
+)
 from perdure.worker.application import Application, app
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
@@ -118,6 +126,35 @@ async def test_awakeables_are_completed_once(deployment: Deployment, handler: st
         unknown = awakeable_id(new_invocation_id("Work", None, system_random()), 0)
         with pytest.raises(InvocationNotFoundError):
             await client.resolve_awakeable(unknown)
+
+
+async def test_only_awakeables_are_completed_by_their_ids(plain: Deployment) -> None:
+    """What another command waits for is not what somebody says; the error names what it is."""
+    async with running(plain) as (world, client):
+        handle = await client.send("Work/parent", "call")
+        await wait_until(lambda: world.awakeables)
+        call = awakeable_id(InvocationId(handle.invocation_id), 0)
+        with pytest.raises(ConflictError, match=f"Command 0 of {handle.invocation_id} is no awakeable, but of type c"):
+            await client.resolve_awakeable(call, "forged")
+        await client.resolve_awakeable(world.awakeables[0], "true")
+        assert await handle.result(timeout=PATIENCE) == "true"
+
+
+async def test_signals_beyond_the_bound_are_refused(plain: Deployment) -> None:
+    """The sender is told why, and nothing of it is kept."""
+    async with running(plain) as (_, client), plain.store() as store:
+        handle = await client.send("Work/leaves", "x")
+        await reach(handle, "suspended")
+        invocation_id, big = InvocationId(handle.invocation_id), Success(b'"' + b"x" * 999_000 + b'"')
+        for number in range(32):
+            await store.deliver(invocation_id, Signalled("go", 1, big), once=f"s:{number}")
+        with pytest.raises(ConflictError, match="was sent too much"):
+            await client.send_signal(invocation_id, "go", "y" * 50_000)
+        with pytest.raises(ConflictError, match="was sent too much"):
+            await client.send_signal(invocation_id, "go", "y" * 60_000, once="mine")
+        await handle.cancel()
+        with pytest.raises(TerminalError, match="cancelled"):
+            await handle.result(timeout=PATIENCE)
 
 
 async def test_signals_are_kept_until_they_are_waited_for(deployment: Deployment) -> None:

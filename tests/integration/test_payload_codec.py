@@ -6,10 +6,15 @@ import zlib
 from typing import Any
 
 import orjson
+import pytest
 
+from perdure.journal.redis_store import RedisStore
+from perdure.schemas.commands import Call
 from perdure.schemas.entries import Output, Success
 from perdure.schemas.errors import TerminalError
+from perdure.schemas.ids import InvocationId
 from perdure.worker.application import Application, app
+from perdure.worker.client import Client
 from perdure.worker.context import Context
 from perdure.worker.object_context import ObjectContext, WorkflowContext, WorkflowSharedContext
 from perdure.worker.payload_codec import PayloadCodec
@@ -17,7 +22,7 @@ from perdure.worker.sealing import Sealer
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
-from tests.integration.deployment import Deployment
+from tests.integration.deployment import PATIENCE, Deployment
 from tests.waiting import wait_until
 
 SECRET = "hush-hush"
@@ -77,6 +82,50 @@ def secretive() -> Application:
         return results
 
     return app([service, box, flow], payload_codec=Scrambler())
+
+
+async def test_what_a_kill_leaves_is_sealed_as_other_failures(plain: Deployment) -> None:
+    """By a client of the application, and by its workers for what was called; both read it as it was."""
+    service = Service("Waiting")
+
+    @service.handler()
+    async def waits(ctx: Context) -> None:
+        await ctx.signal("go")
+
+    @service.handler()
+    async def calls(ctx: Context) -> None:
+        await ctx.service_call(waits, None)
+
+    application = app([service], payload_codec=Scrambler())
+    async with (
+        plain.sender(application),
+        plain.worker(application),
+        Client(plain.settings, payload_codec=Scrambler()) as client,
+        plain.store() as store,
+    ):
+        handle = await client.send(calls)
+
+        await wait_until(lambda: known(store, handle.invocation_id), description="the caller is there")
+
+        async def callee() -> str:
+            calls = [row.entry async for row in client.journal(handle.invocation_id) if isinstance(row.entry, Call)]
+            return calls[0].invocation_id if calls else ""
+
+        await wait_until(callee, description="the callee is called")
+        called = await callee()
+        await wait_until(lambda: known(store, called), description="the callee is there")
+        await client.kill(handle.invocation_id)
+        for invocation_id, message in ((handle.invocation_id, "killed"), (called, "killed with its caller")):
+            with pytest.raises(TerminalError, match=f"^{message}$"):
+                await client.result(invocation_id, timeout=PATIENCE)
+            (*_, last) = await store.read_journal(InvocationId(invocation_id))
+            assert isinstance(last.entry, Output)
+            assert "killed" not in str(last.entry.outcome)
+
+
+async def known(store: RedisStore, invocation_id: str) -> bool:
+    """Whether an invocation was admitted."""
+    return await store.read_invocation(InvocationId(invocation_id)) is not None
 
 
 async def test_no_value_can_be_read(deployment: Deployment) -> None:

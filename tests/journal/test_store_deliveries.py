@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from perdure.journal.store import Delivery, HintDue, Lease, ReplyDue, Restart, ResumeDue
-from perdure.schemas.entries import Cancelled, Completion, Failure, Input, Output, Signalled, Success
+from perdure.schemas.codec import encode
+from perdure.schemas.commands import Awakeable, Call, Lookup, SetState, SignalWait
+from perdure.schemas.entries import Cancelled, Completion, Entry, Failure, Input, Output, Signalled, Success
 from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIVED_MAX
 
 from .store_contract import (
     LEASE_MS,
@@ -22,6 +26,7 @@ from .store_contract import (
     fields_of,
     new_id,
     run,
+    sleep,
     suspended,
     sweep_all,
 )
@@ -216,6 +221,120 @@ async def test_what_ends_from_outside_is_kept_as_long_as_its_handler_wants(bench
         found = await bench.store.read_invocation(new), await bench.store.read_journal(new)
         assert (found[0] is not None, bool(found[1])) == there
     assert await bench.dump() == {"kept": set()}
+
+
+async def test_an_awakeable_is_completed_once(bench: Bench) -> None:
+    """Whoever waits for it wakes; a repeat is known."""
+    lease = await admitted(bench)
+    await bench.store.append(lease, [Awakeable(0, 5)], after=1, seq=1, progress=True)
+    await bench.store.suspend(lease, [], after=2, seq=2, wake_in_ms=None)
+    done = Completion(0, 5, Success(b'"x"'))
+    answer = await bench.store.complete_awakeable(lease.invocation_id, done)
+    assert answer == Delivery("delivered", [ResumeDue(lease.invocation_id, 1, "Greeter")])
+    assert await bench.store.complete_awakeable(lease.invocation_id, done) == Delivery("known")
+    assert await entries_of(bench, lease.invocation_id) == [Awakeable(0, 5), done]
+    assert not [name for name in await fields_of(bench, lease.invocation_id) if ":" in name]
+
+
+OTHERS: dict[str, Entry] = {
+    "run": run(0),
+    "sleep": sleep(0, MINUTE_MS),
+    "call": Call(0, 5, "S", "h", None, new_id(), "", (), b"1"),
+    "signal": SignalWait(0, 5, "go"),
+    "set": SetState(0, "name", b"1"),
+    "get": Lookup("get", 0, "name", 5, True, Success(b"1")),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_only_an_awakeable_is_completed_by_its_id(bench: Bench, kind: str) -> None:
+    """Another command of that index keeps waiting for its own result, and who asked is told what it is."""
+    lease = await admitted(bench, key="k", mode="exclusive")
+    await bench.store.append(
+        lease._replace(target="Greeter/k"), [OTHERS[kind], Awakeable(1, 5)], after=1, seq=1, progress=True
+    )
+    before = await bench.dump()
+    answer = await bench.store.complete_awakeable(lease.invocation_id, Completion(0, 5, Success(b'"x"')))
+    assert answer == Delivery("no-awakeable", status=kind)
+    assert await bench.dump() == before
+    assert (await bench.store.deliver(lease.invocation_id, Completion(0, 5, Success(b"1")), once="c:0")).due
+    assert (await bench.store.complete_awakeable(lease.invocation_id, Completion(1, 5, Success(b"1")))).due
+
+
+async def test_an_awakeable_may_be_completed_before_it_is_written(bench: Bench) -> None:
+    """Its handler told its name in a step that is not recorded yet; it is kept, however long the journal is."""
+    lease = await admitted(bench)
+    steps = [run(index) for index in range(400)]
+    for start in range(0, 2_400, 400):
+        moved = [step._replace(command_index=start + step.command_index) for step in steps]
+        await bench.store.append(lease, moved, after=start + 1, seq=start + 1, progress=True)
+    early = Completion(2_401, 5, Success(b'"x"'))
+    assert (await bench.store.complete_awakeable(lease.invocation_id, early)).result == "delivered"
+    for index in (0, 2_399):
+        answer = await bench.store.complete_awakeable(lease.invocation_id, early._replace(command_index=index))
+        assert answer == Delivery("no-awakeable", status="run")
+    assert await entries_of(bench, lease.invocation_id, after=2_401) == [early]
+
+
+@pytest.mark.parametrize("what", ["signals", "awakeables"])
+async def test_what_an_invocation_is_sent_has_a_bound(bench: Bench, what: str) -> None:
+    """The last one within it comes, the next one is refused; answers to commands and cancellations still come."""
+
+    async def send(number: int) -> str:
+        if what == "signals":
+            signal = Signalled("go", 5, Success(b"1"))
+            return (await bench.store.deliver(lease.invocation_id, signal, once=f"s:{number}")).result
+        result = Completion(number, 5, Success(b"1"))
+        return (await bench.store.complete_awakeable(lease.invocation_id, result)).result
+
+    lease = await admitted(bench)
+    if what == "awakeables":
+        for start in range(0, RECEIVED_MAX + 500, 500):
+            names = [Awakeable(number, 5) for number in range(start, start + 500)]
+            await bench.store.append(lease, names, after=start + 1, seq=start + 1, progress=True)
+    for start in range(0, RECEIVED_MAX, 1_000):
+        assert set(await asyncio.gather(*map(send, range(start, start + 1_000)))) == {"delivered"}
+    fields = await fields_of(bench, lease.invocation_id)
+    assert fields["received"] == str(RECEIVED_MAX)
+    before = fields["length"]
+    assert await send(RECEIVED_MAX + 1) == "full"
+    assert await send(RECEIVED_MAX - 1) == "known"
+    assert (await fields_of(bench, lease.invocation_id))["length"] == before
+    answer = Completion(20_000, 5, Success(b"1"))
+    assert (await bench.store.deliver(lease.invocation_id, answer, once="c:20000")).result == "delivered"
+    assert (await bench.store.deliver(lease.invocation_id, Cancelled(5), once="x:1")).result == "delivered"
+
+
+async def test_what_an_invocation_is_sent_has_a_bound_in_bytes(bench: Bench) -> None:
+    """Up to the last byte, counted as it is written; what is too large changes nothing, what is smaller still fits."""
+    lease = await suspended(bench)
+
+    async def send(number: int, size: int) -> str:
+        signal = Signalled("go", 5, Success(b'"' + b"x" * (size - 2) + b'"'))
+        return (await bench.store.deliver(lease.invocation_id, signal, once=f"s:{number}")).result
+
+    around = len(encode(Signalled("go", 5, Success(b'""')))[1]) - 2
+    for number in range(31):
+        assert await send(number, 1_000_000 - around) == "delivered"
+    assert await send(31, 999_000 - around) == "delivered"
+    left = RECEIVED_BYTES_MAX - 31_999_000
+    assert (await fields_of(bench, lease.invocation_id))["received_bytes"] == "31999000"
+    assert await send(32, left + 1 - around) == "full"
+    assert await send(32, left - around) == "delivered"
+    assert await send(33, 2) == "full"
+
+
+async def test_cancellations_have_a_bound_of_their_own(bench: Bench) -> None:
+    """However many signals there were; the one beyond is refused, and a repeat is known."""
+    lease = await suspended(bench)
+    for number in range(CANCELLATIONS_MAX):
+        answer = await bench.store.deliver(lease.invocation_id, Cancelled(5), once=f"x:{number}")
+        assert answer.result == "delivered"
+    before = await bench.dump()
+    assert await bench.store.deliver(lease.invocation_id, Cancelled(5), once="x:late") == Delivery("full")
+    assert await bench.store.deliver(lease.invocation_id, Cancelled(5), once="x:0") == Delivery("known")
+    assert await bench.dump() == before
+    assert (await bench.store.kill(lease.invocation_id, Output(5, Failure(409, "killed")))).result == "delivered"
 
 
 @pytest.mark.parametrize("status", ["backing-off", "paused"])

@@ -172,6 +172,20 @@ async def test_callers_are_bounded(bench: Bench) -> None:
     assert await bench.dump() == before
 
 
+async def test_reply_topics_are_bounded(bench: Bench) -> None:
+    """Beyond WAITERS_MAX a record that wants a reply waits rather than that its reply is forgotten."""
+    lease = await admitted(bench)
+    for number in range(WAITERS_MAX):
+        asked = admission(lease.invocation_id, token="t9", reply_to=f"topic-{number}")
+        assert await bench.store.admit(asked, lease_ms=LEASE_MS) == Duplicate("running", None)
+    before = await bench.dump()
+    late = admission(lease.invocation_id, token="t9", reply_to="late", caller=str(caller()))
+    assert await bench.store.admit(late, lease_ms=LEASE_MS) == Full()
+    assert await bench.dump() == before
+    known = late._replace(reply_to="topic-7")
+    assert await bench.store.admit(known, lease_ms=LEASE_MS) == Duplicate("running", None)
+
+
 async def test_a_workflow_keeps_what_it_owes_for_as_long(bench: Bench) -> None:
     """Its state and promises expire with its run, and not before the last acknowledgement."""
     answer = await bench.store.admit(admission(key="k", mode="main", caller=str(caller())), lease_ms=LEASE_MS)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from perdure.journal.store import ALWAYS_MS, Appended, Claim, Claimed, Lease, Store, Summary
-from perdure.schemas.commands import ClearAll, ClearState, Send, SetState
+from perdure.schemas.commands import Awakeable, ClearAll, ClearState, Send, SetState
 from perdure.schemas.entries import Cancelled, Completion, Entry, Failure, Output, Signalled, Success
 from perdure.schemas.errors import FencedError, GapError
 from perdure.schemas.ids import InvocationId, id_of_workflow, place_of_object
@@ -218,7 +218,7 @@ class SideBySide(RuleBasedStateMachine):
     def entries(self, attempt: Attempt, data: st.DataObject) -> list[Entry]:
         """Commands at the next indexes."""
         made: list[Entry] = []
-        kinds = ["run", "run", 1, 5, 20, "send"]
+        kinds = ["run", "run", 1, 5, 20, "send", "awakeable"]
         if attempt.lease.target:
             kinds += ["set a", "set b", "set b", "clear a", "clear all"]
         for kind in data.draw(st.lists(st.sampled_from(kinds), max_size=3)):
@@ -228,6 +228,8 @@ class SideBySide(RuleBasedStateMachine):
                     made.append(sleep(index, kind * MINUTE_MS))
                 case "send":
                     made.append(Send(index, 5, "S", "h", None, IDS[0], "", (), 0, b"1"))
+                case "awakeable":
+                    made.append(Awakeable(index, 5))
                 case "set a" | "set b":
                     made.append(SetState(index, kind[-1], b"1" if index % 2 else b"\xff"))
                 case "clear a":

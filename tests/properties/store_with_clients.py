@@ -7,7 +7,7 @@ from hypothesis.stateful import rule
 
 from perdure.journal.keys import STATUSES
 from perdure.journal.store import CascadeDue, Due, OutgoingDue, Place, ReplyDue, Restart, ResumeDue, Store
-from perdure.schemas.entries import Input, Run, Sleep
+from perdure.schemas.entries import Completion, Input, Run, Sleep
 from tests.journal.store_contract import run, sleep
 
 from .store_side_by_side import IDS, KINDS, NUMBERS, ONE, SideBySide
@@ -56,6 +56,12 @@ class WithClients(SideBySide):
             "send": OutgoingDue(invocation_id, position, run(0)),
         }
         self.call(lambda store: store.hasten([left[kind]]))
+
+    @rule(number=NUMBERS, index=st.integers(0, 4))
+    def complete_awakeable(self, number: int, index: int) -> None:
+        """Somebody completes an awakeable, or what he takes for one."""
+        invocation_id, done = self.one(number), Completion(index, 5, ONE)
+        self.call(lambda store: store.complete_awakeable(invocation_id, done))
 
     @rule(status=st.sampled_from(STATUSES), rows_max=st.integers(1, 3))
     def list_all(self, status: str, rows_max: int) -> None:
