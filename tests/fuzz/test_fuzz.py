@@ -19,6 +19,7 @@ FOUND = [
     ("ids", "inv_{}:\N{ARABIC-INDIC DIGIT THREE}:1".format("0" * 27).encode()),
     ("record", b'\x00{"handler": "h", "caller": "inv_f%b:1:1"}' % (b"0" * 26)),
     ("arguments", b'"\xff"'),
+    ("arguments", b"9" * 100_000),
     ("url", b"redis://:12?secret@host"),
     ("url", b"user:secret@host:6379"),
     ("url", b"redis://user:1#secret@host"),

@@ -19,6 +19,9 @@ from .output import clean, note
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)")
 
+_DURATION_LENGTH_MAX = 100
+"""Longer is none, and would take the pattern a time that grows with the square."""
+
 
 def read_duration(text: str, *, flag: str) -> timedelta:
     """Read `10s`, `1.5h`, `500ms`, `1h30m`; units are ms, s, m (or min), h, d, w.
@@ -26,9 +29,9 @@ def read_duration(text: str, *, flag: str) -> timedelta:
     Raises:
         UsageError: It is not of that form, or longer than Python can count.
     """
-    parts = list(_PART.finditer(text))
+    parts = list(_PART.finditer(text)) if len(text) <= _DURATION_LENGTH_MAX else []
     if not parts or "".join(part.group() for part in parts) != text:
-        raise UsageError(f"{flag} {text!r} is not a duration: write 500ms, 10s, 5m, 2h, 1d or 1h30m.")
+        raise UsageError(f"{flag} {text!r:.100} is not a duration: write 500ms, 10s, 5m, 2h, 1d or 1h30m.")
     try:
         return timedelta(seconds=sum(float(part[1]) * _UNITS[part[2]] for part in parts))
     except OverflowError:
