@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from perdure.schemas.errors import SettingsError
 
 _PORT: Final = 6379
+_DATABASE_DIGITS_MAX: Final = 9
+"""Of a database's number, which Redis keeps in 32 bits."""
 _FORM = "redis[s]://[user[:password]@]host[:port][/db]"
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
@@ -62,7 +64,7 @@ class RedisConfig:
         tls = parts.scheme == "rediss"
         options = _options(parts.query, tls=tls)
         database = options.get("db", parts.path.strip("/") or "0")
-        if not database.isdecimal():
+        if not (database.isdecimal() and len(database) <= _DATABASE_DIGITS_MAX):
             raise SettingsError(f"The Redis URL names a database that is not a number: use {_FORM}.")
         return cls(
             host=host or "localhost",

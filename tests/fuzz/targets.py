@@ -216,12 +216,12 @@ def _url(data: bytes) -> None:
     try:
         config = RedisConfig.from_url(marked)
     except SettingsError as error:
-        if "@" in marked:
+        # Whoever writes it somewhere else, too, has said it himself.
+        if "@" in marked and marked.count("s3cr3t-marker") == 1:
             _hides(str(error))
         return
     if config.password and "s3cr3t-marker" in config.password:
         _hides(repr(config))
-        # Whoever writes it somewhere else, too, has said it himself.
         if marked.count("s3cr3t-marker") == 1:
             _hides(mask_url(marked))
             _hides(config.address)

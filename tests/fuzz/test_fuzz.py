@@ -21,6 +21,7 @@ FOUND = [
     ("arguments", b'"\xff"'),
     ("arguments", b"9" * 100_000),
     ("url", b"redis://:12?secret@host"),
+    ("url", b"redis://host/" + b"9" * 5_000),
     ("url", b"user:secret@host:6379"),
     ("url", b"redis://user:1#secret@host"),
     ("reply", b"\x00%1\r\n%0\r\n$1\r\na\r\n"),
