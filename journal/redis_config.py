@@ -27,7 +27,8 @@ class RedisConfig:
 
     host: str = "localhost"
     port: int = _PORT
-    username: str | None = None
+    # Not shown: redis://PASSWORD@host is a common slip.
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     db: int = 0
     tls: bool = False
@@ -117,9 +118,12 @@ def mask_url(url: str) -> str:
     # Without a scheme, or with / ? or # in the password, the parts are not what they look like.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         return "***"
-    if password is None:
+    user, at, place = parts.netloc.rpartition("@")
+    if not at:
         return url
-    user, _, place = parts.netloc.rpartition("@")
+    if password is None:
+        # Maybe a user without a password, and maybe a password without its colon.
+        return parts._replace(netloc=f"***@{place}").geturl()
     return parts._replace(netloc=f"{user.partition(':')[0]}:***@{place}").geturl()
 
 

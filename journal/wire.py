@@ -351,8 +351,8 @@ class Link(asyncio.Protocol):
         while True:
             try:
                 reply = reader.gets()
-            # hiredis has an error of its own, and lets TypeErrors of Python through.
-            except (hiredis.ProtocolError, TypeError) as error:
+            # hiredis has an error of its own, and lets others through: of keys that are lists, of lists of 2^32 items.
+            except (hiredis.ProtocolError, TypeError, MemoryError) as error:
                 self._give_up(error)
                 return
             if reply is False:

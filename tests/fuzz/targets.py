@@ -196,7 +196,7 @@ def _reply(data: bytes) -> None:
     try:
         reader.feed(data[1:])
         reply = reader.gets()
-    except (hiredis.ProtocolError, TypeError):
+    except (hiredis.ProtocolError, TypeError, MemoryError):
         # The wire gives up its connection, and says what for.
         return
     if isinstance(reply, Exception):
