@@ -37,7 +37,7 @@ from .departures import (
     Suspending,
 )
 from .handler import HandlerMode, decode_argument, encode_result
-from .leash import leashed
+from .leash import leashed, raised_by_author
 from .object_context import context_class
 from .record_source import read_source
 from .scope import SCOPE
@@ -96,9 +96,9 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
         attempt.depart_quietly(Pausing(error.at(function_line(attempt.handler.fn))))
     except (DecodeError, _ExhaustedError) as error:
         attempt.depart_quietly(Pausing(error))
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
     except BaseException as error:
+        if not raised_by_author(error, attempt.task):
+            raise
         # Whatever a handler raises ends its attempt and never the worker.
         attempt.depart_quietly(Failing(error))
     return None

@@ -65,6 +65,11 @@ class Departing(Delivering):
         self._reported = False
         self._overdue: asyncio.TimerHandle | None = None
 
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The one that the handler runs in, once it does."""
+        return self._task
+
     def depart(self, departure: Departure) -> None:
         """End the handler early, by cancelling its tasks; the first reason counts."""
         if self._closed or self._concluding:

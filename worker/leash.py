@@ -6,6 +6,8 @@ the two: once an attempt has abandoned its handler, what is thrown ends the task
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import types
 from collections.abc import Awaitable, Coroutine, Generator
 from contextlib import suppress
@@ -57,8 +59,23 @@ def _let_go(coroutine: Coroutine[Any, Any, Any]) -> None:
         coroutine.close()
 
 
+def raised_by_author(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether the code of a handler or step raised it by itself, in its task, and it is to fail an attempt only.
+
+    Otherwise a KeyboardInterrupt is Ctrl-C, and a GeneratorExit the end of a coroutine that nobody runs any more.
+    """
+    match error:
+        case KeyboardInterrupt():
+            # Workers hear of SIGINT by their loop, and never by an exception.
+            return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        case GeneratorExit():
+            return task is not None and asyncio.current_task() is task
+        case _:
+            return True
+
+
 class Contained(Coroutine[Any, Any, Any]):
-    """The coroutine of a task that a handler started: its `sys.exit` is an error, and it can be let go of."""
+    """The coroutine of a task that a handler started: `sys.exit` and the like are errors, and it can be let go of."""
 
     def __init__(self, inner: Coroutine[Any, Any, Any], holder: Holder) -> None:
         self._inner = inner
@@ -68,8 +85,13 @@ class Contained(Coroutine[Any, Any, Any]):
         """See `Coroutine.send`."""
         try:
             return self._inner.send(value)
-        except SystemExit as error:
-            raise _exit_error(error) from error
+        except GeneratorExit as error:
+            # Not the end of this coroutine, which comes by `close`; thrown into others, it would end those.
+            raise RuntimeError("a task of a handler raised GeneratorExit") from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not raised_by_author(error, None):
+                raise
+            raise _as_error(error) from error
 
     def throw(self, *error: Any) -> Any:
         """See `Coroutine.throw`."""
@@ -78,8 +100,10 @@ class Contained(Coroutine[Any, Any, Any]):
             raise error[0]
         try:
             return self._inner.throw(*error)
-        except SystemExit as exit_:
-            raise _exit_error(exit_) from exit_
+        except (SystemExit, KeyboardInterrupt) as exit_:
+            if not raised_by_author(exit_, None):
+                raise
+            raise _as_error(exit_) from exit_
 
     def close(self) -> None:
         """See `Coroutine.close`."""
@@ -89,5 +113,7 @@ class Contained(Coroutine[Any, Any, Any]):
         return self._inner.__await__()
 
 
-def _exit_error(error: SystemExit) -> RuntimeError:
-    return RuntimeError(f"a task of a handler called sys.exit({error.code!r})")
+def _as_error(error: SystemExit | KeyboardInterrupt) -> RuntimeError:
+    if isinstance(error, SystemExit):
+        return RuntimeError(f"a task of a handler called sys.exit({error.code!r})")
+    return RuntimeError("a task of a handler raised KeyboardInterrupt")

@@ -15,6 +15,7 @@ from perdure.schemas.ids import InvocationId
 
 from .clock import Clock
 from .journal_writer import JournalWriter
+from .leash import raised_by_author
 from .scope import SCOPE, StepInfo
 from .sealing import Sealer
 from .serde import encode_readable
@@ -152,9 +153,11 @@ class StepRunner:
                     return
                 failed = entry
                 await self._pause(index, failed.retry_ms)
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        except asyncio.CancelledError:
             raise
         except BaseException as error:
+            if not raised_by_author(error, self._tasks.get(index)):
+                raise
             # A step whose task ended without a word would be waited for for ever.
             self._attempt.step_failed(error, call.name)
         finally:

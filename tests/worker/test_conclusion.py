@@ -214,6 +214,31 @@ async def raise_custom() -> None:
     raise Custom("odd")
 
 
+async def interrupt() -> None:
+    """Raise what Ctrl-C would."""
+    raise KeyboardInterrupt
+
+
+async def generator_exit() -> None:
+    """Raise what the end of a generator would."""
+    raise GeneratorExit
+
+
+async def recurse() -> None:
+    """Call oneself until Python refuses."""
+    await recurse()
+
+
+async def interrupt_in_task() -> None:
+    """Have a task raise what Ctrl-C would."""
+    await asyncio.create_task(interrupt())
+
+
+async def generator_exit_in_task() -> None:
+    """Likewise what the end of a generator would."""
+    await asyncio.create_task(generator_exit())
+
+
 async def await_cancelled() -> None:
     """Wait for a task of one's own that is cancelled."""
     task = asyncio.create_task(asyncio.sleep(10))
@@ -221,9 +246,21 @@ async def await_cancelled() -> None:
     await task
 
 
-@pytest.mark.parametrize("odd", [leave, raise_custom, await_cancelled])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        leave,
+        raise_custom,
+        await_cancelled,
+        interrupt,
+        interrupt_in_task,
+        generator_exit,
+        generator_exit_in_task,
+        recurse,
+    ],
+)
 async def test_whatever_a_handler_raises_fails_its_attempt(stage: Stage, odd: Callable[[], Any]) -> None:
-    """sys.exit, a cancellation of its own, anything: the attempt fails and is retried, and the worker lives."""
+    """sys.exit, KeyboardInterrupt, anything: the attempt fails and is retried, and the worker lives."""
     attempts: Counter[str] = Counter()
 
     async def play(ctx: Context) -> str:

@@ -54,12 +54,41 @@ async def custom_async() -> None:
     raise Custom("odd")
 
 
+def interrupt() -> None:
+    """Raise what Ctrl-C would, in a thread."""
+    raise KeyboardInterrupt
+
+
+async def interrupt_async() -> None:
+    """Raise what Ctrl-C would, on the loop."""
+    raise KeyboardInterrupt
+
+
+async def generator_exit_async() -> None:
+    """Raise what the end of a generator would."""
+    raise GeneratorExit
+
+
 def stop() -> None:
     """Raise what asyncio refuses to carry out of a thread."""
     raise StopIteration
 
 
-@pytest.mark.parametrize("action", [cancel, cancel_async, exit_, exit_async, custom, custom_async, stop])
+@pytest.mark.parametrize(
+    "action",
+    [
+        cancel,
+        cancel_async,
+        exit_,
+        exit_async,
+        custom,
+        custom_async,
+        stop,
+        interrupt,
+        interrupt_async,
+        generator_exit_async,
+    ],
+)
 async def test_whatever_a_step_raises_is_a_failure(stage: Stage, action: Any) -> None:
     """Nothing that a step raises ends the worker, or leaves the handler waiting for ever."""
     policy = InvocationRetryPolicy(max_attempts=2, on_max_attempts="kill")
