@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 
-from perdure.journal.connected_store import endpoint
+from perdure.journal.connected_store import locator
 from perdure.journal.keys import Keys
+from perdure.journal.link import Argument
 from perdure.journal.lua import script
 from perdure.journal.redis_scripts import script_texts
-from perdure.journal.wire import Argument, Endpoint, Wire, same
+from perdure.journal.wire import Wire, same
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Run, Success
 from perdure.schemas.ids import new_invocation_id
@@ -57,13 +58,8 @@ class Journals:
 
 async def floor(servers: Servers, settings: Settings, plan: Plan) -> Measured:
     """Append entries of the same size to as many journals at once; this process is the only client."""
-    place = endpoint(settings.redis_config)
-
-    async def locate() -> Endpoint:
-        return place
-
     pids = {"redis": servers.pids()["redis"]}
-    async with Wire(locate, script_texts(), name="bench-floor") as wire:
+    async with Wire(locator(settings.redis_config), script_texts(), name="bench-floor") as wire:
         keys = Keys(settings.namespace, slots=settings.slots)
         together = await _windows(Journals(wire, keys), STEPS_AT_ONCE, plan, pids)
         alone = await _windows(Journals(wire, keys), 1, plan, pids)

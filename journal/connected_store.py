@@ -1,24 +1,43 @@
-"""A store on a connection of its own: for clients, the command and the supervisor."""
+"""A store on connections of its own: for workers, clients, the command and the supervisor."""
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 
+from .cluster_wire import ClusterWire
 from .keys import Keys
+from .link import Endpoint, Locate
 from .redis_config import RedisConfig
+from .redis_places import locate
 from .redis_scripts import script_texts
 from .redis_store import RedisStore
-from .wire import Endpoint, Wire
+from .wire import Wire
 
 
-def endpoint(config: RedisConfig) -> Endpoint:
-    """Turn the configuration into what `Wire` connects to.
+def endpoint(node: RedisConfig, context: ssl.SSLContext | None) -> Endpoint:
+    """Turn the configuration of one server into what a `Link` connects to.
+
+    Args:
+        node: The server.
+        context: Of the configuration: `node.ssl_context()`, which reads files and is made once.
+    """
+    return Endpoint(node.host, node.port, node.db, node.username, node.password, context)
+
+
+def locator(config: RedisConfig) -> Locate:
+    """What finds the server: the one that is named, the primary that Sentinels know, or any node of a cluster.
 
     Raises:
         SettingsError: A certificate file cannot be used.
     """
-    return Endpoint(config.host, config.port, config.db, config.username, config.password, config.ssl_context())
+    context = config.ssl_context()
+
+    async def find() -> Endpoint:
+        return endpoint(await locate(config), context)
+
+    return find
 
 
 @contextlib.asynccontextmanager
@@ -26,17 +45,16 @@ async def connected_store(config: RedisConfig, keys: Keys, *, name: str) -> Asyn
     """Connect while the block runs. Calls wait while Redis is away: bound them with `asyncio.timeout`.
 
     Args:
-        config: The server.
+        config: Where Redis is.
         keys: The namespace's.
         name: The connection's name, for `CLIENT LIST`.
 
     Raises:
         SettingsError: A certificate file cannot be used.
     """
-    place = endpoint(config)
-
-    async def locate() -> Endpoint:
-        return place
-
-    async with Wire(locate, script_texts(), name=name) as wire:
-        yield RedisStore(wire, keys)
+    if config.cluster:
+        async with ClusterWire(config, script_texts(), name=name) as wires:
+            yield RedisStore(wires, keys)
+    else:
+        async with Wire(locator(config), script_texts(), name=name) as wire:
+            yield RedisStore(wire, keys)

@@ -79,14 +79,15 @@ def parse_version(version: str) -> tuple[int, int]:
     return _number(major) or 0, _number(minor) or 0
 
 
-def durability_problems(facts: ServerFacts, *, replicas: int = 0) -> list[Problem]:
+def durability_problems(facts: ServerFacts, *, replicas: int = 0, cluster: bool = False) -> list[Problem]:
     """Say what keeps this server from being a journal; those that lose data first.
 
     Args:
         facts: The server's.
         replicas: How many replicas each offset's commit shall wait for.
+        cluster: Whether it was named as a node of a cluster.
     """
-    problems = [*_place_problems(facts), *_keeping_problems(facts)]
+    problems = [*_place_problems(facts, cluster=cluster), *_keeping_problems(facts)]
     if facts.replicas is not None and facts.replicas < replicas:
         problems.append(
             Problem(
@@ -106,7 +107,7 @@ def durability_problems(facts: ServerFacts, *, replicas: int = 0) -> list[Proble
     return sorted(problems, key=lambda problem: not problem.loses_data)
 
 
-def _place_problems(facts: ServerFacts) -> list[Problem]:
+def _place_problems(facts: ServerFacts, *, cluster: bool) -> list[Problem]:
     problems = []
     least = VALKEY_MIN if facts.kind == "valkey" else REDIS_MIN
     if facts.version is not None and parse_version(facts.version) < least:
@@ -117,11 +118,17 @@ def _place_problems(facts: ServerFacts) -> list[Problem]:
         problems.append(
             Problem("It is a replica, which refuses writes.", "let PERDURE_REDIS_URL name the primary", True)
         )
-    if facts.cluster:
+    if facts.cluster is not None and facts.cluster is not cluster:
         problems.append(
             Problem(
-                "It is a node of a cluster; this version uses one server.",
-                "let PERDURE_REDIS_URL name a Redis with cluster-enabled no",
+                "It is a node of a cluster, and PERDURE_REDIS_URL names one server.",
+                "add ?cluster=true to PERDURE_REDIS_URL",
+                True,
+            )
+            if facts.cluster
+            else Problem(
+                "It is no node of a cluster, and PERDURE_REDIS_URL says cluster=true.",
+                "take it out of PERDURE_REDIS_URL, or name nodes of a cluster",
                 True,
             )
         )

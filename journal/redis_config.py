@@ -5,10 +5,11 @@ Law: a password is in the URL or in `RedisConfig.password`, and in no message, `
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from perdure.schemas.errors import SettingsError
@@ -16,17 +17,47 @@ from perdure.schemas.errors import SettingsError
 _PORT: Final = 6379
 _DATABASE_DIGITS_MAX: Final = 9
 """Of a database's number, which Redis keeps in 32 bits."""
-_FORM = "redis[s]://[user[:password]@]host[:port][/db]"
+_SENTINEL_PORT: Final = 26379
+_FORM = "redis[s]://[user[:password]@]host[:port][,host[:port] ...][/db]"
+
+SERVERS_MAX: Final = 100
+"""Servers that one URL may name. Three Sentinels or cluster nodes are enough to find all others."""
+
+_PLACE_OPTIONS = frozenset({"db", "sentinel", "sentinel_username", "sentinel_password", "cluster"})
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 
+class Address(NamedTuple):
+    """Where one server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class RedisConfig:
-    """One Redis server. Without `tls` the fields behind it mean nothing."""
+    """One Redis server, the Sentinels that know where it is, or some nodes of a cluster.
+
+    Attributes:
+        host: Of the server, of the first Sentinel, or of the first node.
+        port: Likewise.
+        more: Further Sentinels or nodes to ask.
+        sentinel: The name by which the Sentinels know the primary; `None` where there are none.
+        cluster: Whether it is a Redis Cluster.
+        tls: Without it the fields behind it mean nothing.
+    """
 
     host: str = "localhost"
     port: int = _PORT
+    more: tuple[Address, ...] = ()
+    sentinel: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    cluster: bool = False
     # Not shown: redis://PASSWORD@host is a common slip.
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -45,13 +76,17 @@ class RedisConfig:
         Args:
             url: `redis://`, or `rediss://` for TLS. A query may name `db`, and with `rediss://` the options
                 `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs` (required or none), `ssl_check_hostname`.
+                With `sentinel=<name>` the hosts are Sentinels that know the primary by that name, with
+                `sentinel_username` and `sentinel_password` for their own login; with `cluster=true` they are nodes.
 
         Raises:
             SettingsError: It is not such a URL; the message does not show it, for it may hold a password.
         """
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            login, _, places = parts.netloc.rpartition("@")
+            port = _SENTINEL_PORT if "sentinel=" in parts.query else _PORT
+            first, *more = [_address(place, port) for place in places.split(",")]
         except ValueError as error:
             raise SettingsError(f"The Redis URL cannot be read: use {_FORM}.") from error
         if "@" in parts.path + parts.query + parts.fragment:
@@ -62,30 +97,71 @@ class RedisConfig:
             )
         if parts.scheme not in ("redis", "rediss"):
             raise SettingsError(f"The Redis URL begins neither with redis:// nor with rediss://: use {_FORM}.")
-        tls = parts.scheme == "rediss"
-        options = _options(parts.query, tls=tls)
+        options = _options(parts.query, tls=parts.scheme == "rediss")
         database = options.get("db", parts.path.strip("/") or "0")
         if not (database.isdecimal() and len(database) <= _DATABASE_DIGITS_MAX):
             raise SettingsError(f"The Redis URL names a database that is not a number: use {_FORM}.")
-        return cls(
-            host=host or "localhost",
-            port=port or _PORT,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+        user, _, password = login.partition(":")
+        config = cls(
+            host=first.host,
+            port=first.port,
+            more=tuple(more),
+            sentinel=options.get("sentinel"),
+            sentinel_username=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+            cluster=_flag(options, "cluster", default="false"),
+            username=unquote(user) or None,
+            password=unquote(password) or None,
             db=int(database),
-            tls=tls,
+            tls=parts.scheme == "rediss",
             tls_ca_file=options.get("ssl_ca_certs"),
             tls_cert_file=options.get("ssl_certfile"),
             tls_key_file=options.get("ssl_keyfile"),
             tls_verify=_verifies(options),
-            tls_check_hostname=_verifies(options) and _flag(options, "ssl_check_hostname"),
+            tls_check_hostname=_verifies(options) and _flag(options, "ssl_check_hostname", default="true"),
         )
+        config._check()
+        return config
+
+    @property
+    def servers(self) -> tuple[Address, ...]:
+        """All servers that are named: one, or Sentinels, or nodes."""
+        return (Address(self.host, self.port), *self.more)
 
     @property
     def address(self) -> str:
         """Where it is, for people: `host:port/db`. Never a user or a password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" + (f"/{self.db}" if self.db else "")
+        places = ",".join(map(str, self.servers)) + (f"/{self.db}" if self.db else "")
+        if self.sentinel is not None:
+            return f"{self.sentinel} of the Sentinels {places}"
+        return f"cluster {places}" if self.cluster else places
+
+    def at(self, place: Address) -> RedisConfig:
+        """One server of them by itself, with the same login."""
+        return replace(self, host=place.host, port=place.port, more=(), sentinel=None, cluster=False)
+
+    def sentinel_at(self, place: Address) -> RedisConfig:
+        """One of the Sentinels by itself, with their login."""
+        return replace(self.at(place), db=0, username=self.sentinel_username, password=self.sentinel_password)
+
+    def _check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            SettingsError: It does not.
+        """
+        if len(self.servers) > SERVERS_MAX:
+            raise SettingsError(f"The Redis URL names {len(self.servers)} servers: {SERVERS_MAX} are the most.")
+        if self.cluster and self.sentinel is not None:
+            raise SettingsError("The Redis URL has both sentinel and cluster: use the one that there is.")
+        if self.cluster and self.db:
+            raise SettingsError("The Redis URL names a database, and a cluster has only 0: leave it out.")
+        if self.more and not (self.cluster or self.sentinel):
+            raise SettingsError(
+                "The Redis URL names several hosts: add ?sentinel=<name of the primary> or ?cluster=true, or name one."
+            )
+        if self.sentinel == "" or (self.sentinel is None and (self.sentinel_username or self.sentinel_password)):
+            raise SettingsError("The Redis URL speaks of Sentinels without sentinel=<name of the primary>: add it.")
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Make the context for a connection; `None` without TLS. Reads the certificate files.
@@ -109,30 +185,60 @@ class RedisConfig:
 
 
 def mask_url(url: str) -> str:
-    """`url` with `***` for its password; what is not a URL becomes `***` as a whole."""
+    """`url` with `***` for its passwords; what is not a URL becomes `***` as a whole."""
     try:
         parts = urlsplit(url)
-        password = parts.password
     except ValueError:
         return "***"
     # Without a scheme, or with / ? or # in the password, the parts are not what they look like.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         return "***"
-    user, at, place = parts.netloc.rpartition("@")
-    if not at:
-        return url
-    if password is None:
-        # Maybe a user without a password, and maybe a password without its colon.
-        return parts._replace(netloc=f"***@{place}").geturl()
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{place}").geturl()
+    login, at, place = parts.netloc.rpartition("@")
+    if login:
+        # A user without a colon may be a password that has lost it.
+        login = f"{login.partition(':')[0]}:***" if ":" in login else "***"
+    query = re.sub(r"((?:^|&)sentinel_password=)[^&]*", r"\1***", parts.query)
+    return parts._replace(netloc=f"{login}{at}{place}", query=query).geturl()
+
+
+_TLS_MENDS = (
+    ("hostname mismatch", "connect by a name that its certificate has, or set ssl_check_hostname=false"),
+    ("ip address mismatch", "connect by a name that its certificate has, or set ssl_check_hostname=false"),
+    ("certificate has expired", "renew its certificate"),
+    ("certificate_verify_failed", "let ssl_ca_certs name the PEM file of the authority that signed its certificate"),
+    ("certificate_required", "name the client's certificate with ssl_certfile and ssl_keyfile"),
+    ("unknown_ca", "have the client's certificate (ssl_certfile) signed by an authority that the server trusts"),
+    ("wrong_version_number", "it speaks no TLS at that port: use redis://, or its TLS port"),
+    ("record_layer_failure", "it speaks no TLS at that port: use redis://, or its TLS port"),
+)
+
+
+def unreachable(address: str, error: BaseException) -> str:
+    """Say that a server cannot be reached, why, and what mends it.
+
+    Args:
+        address: Where it should be.
+        error: What the attempt to connect raised.
+    """
+    why = str(error) or "no answer in time"
+    plain = why.lower().replace(" ", "_")
+    for symptom, mend in _TLS_MENDS:
+        if symptom.replace(" ", "_") in plain:
+            return f"Redis {address} cannot be spoken to with TLS ({why}): {mend}, in PERDURE_REDIS_URL."
+    return f"Redis {address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL."
+
+
+def _address(place: str, port: int) -> Address:
+    parts = urlsplit(f"//{place}")
+    return Address(parts.hostname or "localhost", parts.port or port)
 
 
 def _options(query: str, *, tls: bool) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(options.keys() - ({"db"} | _TLS_OPTIONS if tls else {"db"}))
+    unknown = sorted(options.keys() - (_PLACE_OPTIONS | _TLS_OPTIONS if tls else _PLACE_OPTIONS))
     # An option that would be ignored, such as ssl_cert_reqs without TLS, is a wish that is not fulfilled: say so.
     if unknown:
-        known = ", ".join(["db", *sorted(_TLS_OPTIONS)])
+        known = ", ".join([*sorted(_PLACE_OPTIONS), *sorted(_TLS_OPTIONS)])
         raise SettingsError(
             f"The Redis URL has options that mean nothing here ({', '.join(unknown)}): "
             f"there are {known}, and those of TLS need rediss://."
@@ -150,8 +256,8 @@ def _verifies(options: Mapping[str, str]) -> bool:
             raise SettingsError("The Redis URL's ssl_cert_reqs is neither required nor none: use one of them.")
 
 
-def _flag(options: Mapping[str, str], name: str) -> bool:
-    text = options.get(name, "true").lower()
+def _flag(options: Mapping[str, str], name: str, *, default: str) -> bool:
+    text = options.get(name, default).lower()
     if text not in _TRUE + _FALSE:
         raise SettingsError(f"The Redis URL's {name} is neither true nor false: use one of them.")
     return text in _TRUE

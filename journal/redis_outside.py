@@ -18,6 +18,7 @@ from perdure.schemas.entries import (
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIVED_MAX, WAITERS_MAX
 
+from .link import Argument
 from .positions import command_at
 from .redis_scripts import PAGE_ENTRIES_MAX, REPLY_LEASE_MS, RedisScripts, all_of, kept_for
 from .replies import (
@@ -32,7 +33,7 @@ from .replies import (
 )
 from .store import Delivery, Due, Promise, Restart, State, Status
 from .transitions import RETENTION_MS, hastened
-from .wire import Argument, same
+from .wire import Wire, same
 
 PROMISE_RETENTION_MS = 24 * RETENTION_MS
 """How long promises are kept that nobody's run belongs to: a run that comes later finds them."""
@@ -45,7 +46,7 @@ class RedisOutside(RedisScripts):
         """See `Store.attach`."""
         keys = self._keys.of(invocation_id)
         head = (b"EVALSHA", self._shas["attach"], b"1", keys.invocation)
-        return self._wire.call((*head, channel, WAITERS_MAX, caller), as_status)
+        return self._wires[keys.slot].call((*head, channel, WAITERS_MAX, caller), as_status)
 
     def deliver(
         self,
@@ -73,10 +74,10 @@ class RedisOutside(RedisScripts):
 
     async def _command_at(self, invocation_id: InvocationId, index: int) -> tuple[str, int]:
         """The type of the command of that index, or nothing, and how many entries were looked at."""
-        journal, length = self._keys.of(invocation_id).journal, 0
+        keys, length = self._keys.of(invocation_id), 0
         while True:
-            call = (b"XRANGE", journal, length + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX)
-            page = await self._wire.call(call, positioned)
+            call = (b"XRANGE", keys.journal, length + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX)
+            page = await self._wires[keys.slot].call(call, positioned)
             length += len(page)
             if (kind := command_at(page, index)) or len(page) < PAGE_ENTRIES_MAX:
                 return kind, length
@@ -168,17 +169,18 @@ class RedisOutside(RedisScripts):
         """See `Store.hasten`."""
         members = [(item.invocation_id, member) for item in due if (member := hastened(item))]
         # XX: what is done since has no deadline any more.
-        calls = [
-            self._wire.call((b"ZADD", self._keys.of(invocation_id).due, b"XX", b"0", member), same)
-            for invocation_id, member in members
-        ]
+        calls = []
+        for invocation_id, member in members:
+            keys = self._keys.of(invocation_id)
+            calls.append(self._wires[keys.slot].call((b"ZADD", keys.due, b"XX", b"0", member), same))
         # The one that was seen last, most likely lives; where it does not, others look soon.
-        seen = self._wire.call((b"ZREVRANGE", self._keys.workers, 0, 0), same)
+        wire = self._wiring.of(self._keys.workers)
+        seen = wire.call((b"ZREVRANGE", self._keys.workers, 0, 0), same)
         await all_of(calls)
         for worker in await seen:
             one_of_each_slot = {self._keys.of(invocation_id).slot: invocation_id for invocation_id, _ in members}
             hints = self._keys.hints(worker.decode())
-            await all_of([self._wire.call((b"PUBLISH", hints, each), same) for each in one_of_each_slot.values()])
+            await all_of([wire.call((b"PUBLISH", hints, each), same) for each in one_of_each_slot.values()])
 
     async def _promise(self, target: str, what: str, name: str, *arguments: Argument) -> Sequence[object]:
         slot = self._keys.slot_of_target(target)
@@ -199,7 +201,7 @@ class RedisOutside(RedisScripts):
             self._keys.run_of(target)[0],
             WAITERS_MAX,
         )
-        reply: Sequence[object] = await self._wire.call(call, same)
+        reply: Sequence[object] = await self._wires[slot].call(call, same)
         return reply
 
     async def peek_promise(self, target: str, name: str) -> Promise | None:
@@ -220,20 +222,23 @@ class RedisOutside(RedisScripts):
         answer, actions = await self._promise(target, "await", name, b"", waiting, command_index)
         return None if answer == b"full" else as_due(actions)
 
+    def _of_target(self, target: str) -> Wire:
+        return self._wires[self._keys.slot_of_target(target)]
+
     async def read_state(self, target: str) -> State:
         """See `Store.read_state`."""
-        flat = await self._wire.call((b"HGETALL", self._keys.object(target, "state")), same)
+        flat = await self._of_target(target).call((b"HGETALL", self._keys.object(target, "state")), same)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         return {name.decode(): kept_payload(value) for name, value in pairs}
 
     async def read_names(self, target: str) -> Sequence[str]:
         """See `Store.read_names`."""
-        names = await self._wire.call((b"HKEYS", self._keys.object(target, "state")), same)
+        names = await self._of_target(target).call((b"HKEYS", self._keys.object(target, "state")), same)
         return sorted(name.decode() for name in names)
 
     async def read_value(self, target: str, name: str) -> bytes | None:
         """See `Store.read_value`."""
-        raw = await self._wire.call((b"HGET", self._keys.object(target, "state"), name), same)
+        raw = await self._of_target(target).call((b"HGET", self._keys.object(target, "state"), name), same)
         return None if raw is None else kept_payload(raw)
 
     async def edit_state(
@@ -241,11 +246,12 @@ class RedisOutside(RedisScripts):
     ) -> InvocationId | None:
         """See `Store.edit_state`."""
         run, of_run = self._keys.run_of(target)
-        call: list[Argument] = [b"EVALSHA", self._shas["state_edit"], b"3", self._keys.object(target, "object")]
-        call += [self._keys.object(target, "state"), of_run, 1 if force else 0, run]
+        call: list[Argument] = [b"EVALSHA", self._shas["state_edit"], b"4", self._keys.object(target, "object")]
+        call += [self._keys.object(target, "state"), of_run, self._keys.status(self._keys.slot_of_target(target), "")]
+        call += [1 if force else 0, run]
         if clear:
             call += ["clear_all", "", ""]
         for name, value in changes:
             call += ["clear", name, ""] if value is None else ["set", name, payload_kept(value)]
-        reply = await self._wire.call(tuple(call), same)
+        reply = await self._of_target(target).call(tuple(call), same)
         return None if reply == 1 else InvocationId(reply.decode())

@@ -11,10 +11,11 @@ import orjson
 from perdure.schemas.entries import Positioned
 from perdure.schemas.ids import InvocationId
 
+from .link import Argument
 from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
 from .replies import SHOWN, as_summary, positioned
 from .store import Listed, Place, Summary
-from .wire import Argument, same
+from .wire import same
 
 
 class RedisReads(RedisScripts):
@@ -24,9 +25,9 @@ class RedisReads(RedisScripts):
         self, invocation_id: InvocationId, *, after: int = 0, entries_max: int | None = None
     ) -> list[Positioned]:
         """See `Store.read_journal`."""
-        journal = self._keys.of(invocation_id).journal
+        keys = self._keys.of(invocation_id)
         count: tuple[Argument, ...] = () if entries_max is None else (b"COUNT", entries_max)
-        return await self._wire.call((b"XRANGE", journal, after + 1, b"+", *count), positioned)
+        return await self._wires[keys.slot].call((b"XRANGE", keys.journal, after + 1, b"+", *count), positioned)
 
     async def read_invocation(self, invocation_id: InvocationId) -> Summary | None:
         """See `Store.read_invocation`."""
@@ -35,7 +36,7 @@ class RedisReads(RedisScripts):
     async def list_invocations(self, status: str, *, invocations_max: int) -> list[Summary]:
         """See `Store.list_invocations`."""
         indexes = [
-            self._wire.call(
+            self._wires[slot].call(
                 (b"ZREVRANGE", self._keys.status(slot, status), 0, invocations_max - 1, b"WITHSCORES"), same
             )
             for slot in range(self.slots)
@@ -46,19 +47,20 @@ class RedisReads(RedisScripts):
 
     async def list_page(self, status: str, *, rows_max: int, after: Place | None = None) -> list[Listed]:
         """See `Store.list_page`."""
-        indexes = [self._index(self._keys.status(slot, status), rows_max, after) for slot in range(self.slots)]
+        indexes = [self._index(slot, status, rows_max, after) for slot in range(self.slots)]
         places = sorted((place for index in await asyncio.gather(*indexes) for place in index), reverse=True)
         places = places[:rows_max]
         summaries = await all_of([self._summary(InvocationId(place.invocation_id)) for place in places])
         return [Listed(place, summary) for place, summary in zip(places, summaries, strict=True)]
 
-    async def _index(self, key: bytes, rows_max: int, after: Place | None) -> list[Place]:
+    async def _index(self, slot: int, status: str, rows_max: int, after: Place | None) -> list[Place]:
         """The first rows of one slot past a place."""
         found: list[Place] = []
+        key = self._keys.status(slot, status)
         start = b"+inf" if after is None else after.score
         for offset in itertools.count(0, rows_max):
             call = (b"ZREVRANGEBYSCORE", key, start, b"-inf", b"WITHSCORES", b"LIMIT", offset, rows_max)
-            row = await self._wire.call(call, same)
+            row = await self._wires[slot].call(call, same)
             places = [Place(int(float(row[i + 1])), row[i].decode()) for i in range(0, len(row), 2)]
             found += [place for place in places if after is None or place < after]
             # Many may share a score: all of those that complete and still owe something do.
@@ -70,16 +72,18 @@ class RedisReads(RedisScripts):
         """See `Store.describe`."""
         flat: list[Argument] = [part for pair in services.items() for part in pair]
         if flat:
-            await self._wire.call((b"HSET", self._keys.services, *flat), same)
+            await self._wiring.of(self._keys.services).call((b"HSET", self._keys.services, *flat), same)
 
     async def description(self, service: str) -> str | None:
         """See `Store.description`."""
-        raw = await self._wire.call((b"HGET", self._keys.services, service), same)
+        raw = await self._wiring.of(self._keys.services).call((b"HGET", self._keys.services, service), same)
         return None if raw is None else raw.decode()
 
     def _summary(self, invocation_id: InvocationId) -> asyncio.Future[Summary | None]:
-        call = (b"HMGET", self._keys.of(invocation_id).invocation, *SHOWN)
-        return self._wire.call(call, lambda reply: as_summary(invocation_id, reply))
+        keys = self._keys.of(invocation_id)
+        return self._wires[keys.slot].call(
+            (b"HMGET", keys.invocation, *SHOWN), lambda reply: as_summary(invocation_id, reply)
+        )
 
     async def remember_start(self, group: str, topic: str, offsets: Mapping[int, int]) -> Mapping[int, int]:
         """Keep where a consumer group begins in a topic, by partition, unless that is known; returns what is kept.
@@ -88,44 +92,45 @@ class RedisReads(RedisScripts):
             StoreError: Redis refuses it.
         """
         field, text = f"{group}/{topic}", orjson.dumps({str(number): offset for number, offset in offsets.items()})
-        kept = self._wire.call((b"HSETNX", self._keys.starts, field, text), same)
-        found = self._wire.call((b"HGET", self._keys.starts, field), same)
+        wire = self._wiring.of(self._keys.starts)
+        kept = wire.call((b"HSETNX", self._keys.starts, field, text), same)
+        found = wire.call((b"HGET", self._keys.starts, field), same)
         await kept
         return {int(number): offset for number, offset in orjson.loads(await found).items()}
 
     async def heartbeat(self, worker: str, facts: dict[str, str]) -> Sequence[str]:
         """See `Store.heartbeat`."""
-        seconds, micros = await self._wire.call((b"TIME",), same)
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
         workers, mine = self._keys.workers, self._keys.worker(worker)
+        seconds, micros = await self._wiring.of(workers).call((b"TIME",), same)
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        of_all, of_mine = self._wiring.of(workers), self._wiring.of(mine)
         flat: list[Argument] = [part for pair in facts.items() for part in pair]
         replies = [
-            self._wire.call((b"ZADD", workers, now_ms, worker), same),
-            self._wire.call((b"HSET", mine, b"seen_at", now_ms, *flat), same),
-            self._wire.call((b"PEXPIRE", mine, WORKER_LIFE_MS * 4), same),
-            self._wire.call((b"ZREMRANGEBYSCORE", workers, b"-inf", now_ms - WORKER_LIFE_MS * 4), same),
-            self._wire.call((b"ZRANGEBYSCORE", workers, now_ms - WORKER_LIFE_MS, b"+inf"), same),
+            of_all.call((b"ZADD", workers, now_ms, worker), same),
+            of_mine.call((b"HSET", mine, b"seen_at", now_ms, *flat), same),
+            of_mine.call((b"PEXPIRE", mine, WORKER_LIFE_MS * 4), same),
+            of_all.call((b"ZREMRANGEBYSCORE", workers, b"-inf", now_ms - WORKER_LIFE_MS * 4), same),
+            of_all.call((b"ZRANGEBYSCORE", workers, now_ms - WORKER_LIFE_MS, b"+inf"), same),
         ]
         return sorted(raw.decode() for raw in (await all_of(replies))[-1])
 
     async def retire(self, worker: str) -> None:
         """See `Store.retire`."""
-        await all_of(
-            [
-                self._wire.call((b"ZREM", self._keys.workers, worker), same),
-                self._wire.call((b"DEL", self._keys.worker(worker)), same),
-            ]
-        )
+        workers, mine = self._keys.workers, self._keys.worker(worker)
+        left = self._wiring.of(workers).call((b"ZREM", workers, worker), same)
+        forgotten = self._wiring.of(mine).call((b"DEL", mine), same)
+        await all_of([left, forgotten])
 
     async def expire(self, worker: str) -> int:
         """See `Store.expire`."""
         indexes = [
-            self._wire.call((b"ZRANGE", self._keys.status(slot, "running"), 0, -1), same) for slot in range(self.slots)
+            self._wires[slot].call((b"ZRANGE", self._keys.status(slot, "running"), 0, -1), same)
+            for slot in range(self.slots)
         ]
         ids = [raw.decode() for running in await all_of(indexes) for raw in running]
         replies = []
         for invocation_id in ids:
             keys = self._keys.of(invocation_id)
-            head = (b"EVALSHA", self._shas["expire"], b"2", keys.invocation, keys.due)
-            replies.append(self._wire.call((*head, invocation_id, worker), same))
+            head = (b"EVALSHA", self._shas["expire"], b"3", keys.invocation, keys.due, keys.status_prefix)
+            replies.append(self._wires[keys.slot].call((*head, invocation_id, worker), same))
         return sum(await all_of(replies))

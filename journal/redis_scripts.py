@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .keys import InvocationKeys, Keys
+from .link import Argument
 from .lua import script
 from .transitions import RETENTION_MS, Admission, Restart
-from .wire import Argument, Wire
+from .wire import Wire
 
 T = TypeVar("T")
 
@@ -54,11 +55,28 @@ def script_texts() -> dict[str, bytes]:
     return {hashlib.sha1(text, usedforsecurity=False).hexdigest(): text for text in texts}
 
 
-class RedisScripts:
-    """Calls scripts about one invocation."""
+class Wiring(Protocol):
+    """Which connection leads to a key: `Wire` where there is one server, `ClusterWire` where there are several."""
 
-    def __init__(self, wire: Wire, keys: Keys) -> None:
-        self._wire = wire
+    def by_slot(self, keys: Keys) -> Sequence[Wire]:
+        """The connection for each slot of a namespace; what the list holds may change."""
+
+    def of(self, key: str) -> Wire:
+        """The connection for a key that belongs to no slot; to be asked for each command."""
+
+
+class RedisScripts:
+    """Calls scripts about one invocation.
+
+    Scripts derive names of keys that they are not given, all of the same slot. While a Redis Cluster moves a slot, a
+    command on a key that is not there fails, also within a script, after others have been carried out. So every
+    script that writes more than it is given has the prefix of the status indexes among its KEYS, which is never there:
+    nodes refuse such a script as a whole (TRYAGAIN) until the slot has moved.
+    """
+
+    def __init__(self, wiring: Wiring, keys: Keys) -> None:
+        self._wiring = wiring
+        self._wires = wiring.by_slot(keys)
         self._keys = keys
         self._shas = {
             name: hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest().encode() for name in _SCRIPTS
@@ -73,7 +91,7 @@ class RedisScripts:
         self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
     ) -> asyncio.Future[T]:
         head = (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
-        return self._wire.call((*head, *arguments), convert)
+        return self._wires[keys.slot].call((*head, *arguments), convert)
 
 
 def kept_for(asked: Admission | Restart) -> list[Argument]:

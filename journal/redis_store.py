@@ -18,12 +18,21 @@ from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX, shorten
 
 from .keys import Keys
+from .link import Argument, pack
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
-from .redis_scripts import PAGE_ENTRIES_MAX, REPLY_LEASE_MS, SWEEP_BYTES_MAX, SWEEP_MEMBERS_MAX, all_of, kept_for
+from .redis_scripts import (
+    PAGE_ENTRIES_MAX,
+    REPLY_LEASE_MS,
+    SWEEP_BYTES_MAX,
+    SWEEP_MEMBERS_MAX,
+    Wiring,
+    all_of,
+    kept_for,
+)
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
 from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
-from .wire import Argument, Wire, pack, same
+from .wire import same
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +51,12 @@ _STEP = b"*14\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\n%d\r\n$1\r\n0\r\n$3\r\nrun\r\
 
 
 class RedisStore(RedisOutside, RedisReads):
-    """`Store` on one Redis or Valkey node. The wire is entered and left by the caller."""
+    """`Store` on Redis or Valkey: one server, or a cluster. The wiring is entered and left by the caller."""
 
-    def __init__(self, wire: Wire, keys: Keys) -> None:
-        super().__init__(wire, keys)
+    def __init__(self, wiring: Wiring, keys: Keys) -> None:
+        super().__init__(wiring, keys)
         self._append = self._shas["append"]
-        self._fences: dict[Lease, bytes] = {}
+        self._fences: dict[Lease, tuple[int, bytes]] = {}
 
     def admit(self, admission: Admission, *, lease_ms: int) -> Awaitable[Admitted]:
         """See `Store.admit`."""
@@ -111,7 +120,9 @@ class RedisStore(RedisOutside, RedisReads):
         # Pages are read after the claim: only this attempt appends now, and completions come at the end. Positions are
         # dense, so all pages can be asked for at once.
         pages = [
-            self._wire.call((b"XRANGE", keys.journal, start + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX), positioned)
+            self._wires[keys.slot].call(
+                (b"XRANGE", keys.journal, start + 1, b"+", b"COUNT", PAGE_ENTRIES_MAX), positioned
+            )
             for start in range(len(entries), length, PAGE_ENTRIES_MAX)
         ]
         for page in await all_of(pages):
@@ -131,17 +142,19 @@ class RedisStore(RedisOutside, RedisReads):
             head: tuple[Argument, ...] = (
                 b"EVALSHA",
                 self._append,
-                b"4",
+                b"5",
                 keys.invocation,
                 keys.journal,
                 keys.due,
                 self._keys.state_beside(lease.invocation_id, lease.target),
+                keys.status_prefix,
             )
             about = (b"3" if progress else b"2", count, lease.invocation_id, REPLY_LEASE_MS)
-            return self._wire.call((*head, lease.epoch, lease.token, after, seq, *about, *timers, *bodies), as_appended)
+            call = (*head, lease.epoch, lease.token, after, seq, *about, *timers, *bodies)
+            return self._wires[keys.slot].call(call, as_appended)
         head = (b"EVALSHA", self._append, b"3", keys.invocation, keys.journal, keys.due)
         fence = (lease.epoch, lease.token, after, seq, b"1" if progress else b"0", count)
-        return self._wire.call((*head, *fence, *timers, *bodies), as_appended)
+        return self._wires[keys.slot].call((*head, *fence, *timers, *bodies), as_appended)
 
     def _append_step(
         self, lease: Lease, step: Run, *, after: int, seq: int, progress: bool
@@ -153,10 +166,11 @@ class RedisStore(RedisOutside, RedisReads):
                 self._fences.clear()
             keys = self._keys.of(lease.invocation_id)
             head = (b"EVALSHA", self._append, b"3", keys.invocation, keys.journal, keys.due, lease.epoch, lease.token)
-            fence = self._fences[lease] = pack(head).partition(b"\r\n")[2]
+            fence = self._fences[lease] = (keys.slot, pack(head).partition(b"\r\n")[2])
+        slot, part = fence
         body, known, number = encode_run(step)[1], b"%d" % after, b"%d" % seq
-        of_attempt = (fence, len(known), known, len(number), number, progress)
-        return self._wire.send(_STEP % (*of_attempt, len(body), body), as_appended)
+        of_attempt = (part, len(known), known, len(number), number, progress)
+        return self._wires[slot].send(_STEP % (*of_attempt, len(body), body), as_appended)
 
     def complete(
         self,
@@ -255,9 +269,16 @@ class RedisStore(RedisOutside, RedisReads):
 
     def sweep(self, slot: int, *, leases_until_ms: int = ALWAYS_MS) -> Awaitable[Swept]:
         """See `Store.sweep`."""
-        head = (b"EVALSHA", self._shas["sweep"], b"1", self._keys.due(slot), self._keys.prefix(slot))
-        bounds = (SWEEP_MEMBERS_MAX, REPLY_LEASE_MS, self._keys.hints(""), leases_until_ms, SWEEP_BYTES_MAX)
-        return self._wire.call((*head, *bounds), as_swept)
+        head = (b"EVALSHA", self._shas["sweep"], b"2", self._keys.due(slot), self._keys.status(slot, ""))
+        bounds = (
+            self._keys.prefix(slot),
+            SWEEP_MEMBERS_MAX,
+            REPLY_LEASE_MS,
+            self._keys.hints(""),
+            leases_until_ms,
+            SWEEP_BYTES_MAX,
+        )
+        return self._wires[slot].call((*head, *bounds), as_swept)
 
     async def acknowledge(
         self, invocation_id: InvocationId, *, reply: bool = False, sent: Sequence[int] = (), cascade: bool = False

@@ -11,9 +11,9 @@ from typing import Any
 
 from perdure.schemas.errors import PerdureError, StoreError
 
-from .connected_store import endpoint
-from .redis_config import RedisConfig
-from .wire import Link, connect
+from .connected_store import locator
+from .link import Link, connect
+from .redis_config import RedisConfig, unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Subscriber:
     def __init__(self, config: RedisConfig, *, name: str, quiet_s: float = QUIET_S) -> None:
         self._quiet_s = quiet_s
         self._config = config
+        self._locate = locator(config)
         self._name = name
         self._channels: dict[bytes, tuple[Callable[[bytes], None], Callable[[], None]]] = {}
         self._wanted = asyncio.Event()
@@ -106,9 +107,9 @@ class Subscriber:
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                link = await connect(endpoint(self._config), name=self._name)
+                link = await connect(await self._locate(), name=self._name)
         except OSError as error:
-            raise self._lost(str(error) or "no answer in time") from error
+            raise self._lost(error) from error
         try:
             link.deliver = self._deliver
             self._link = link
@@ -128,15 +129,15 @@ class Subscriber:
                 async with asyncio.timeout(self._quiet_s):
                     await link.closed.wait()
             if link.closed.is_set():
-                raise self._lost("it closed the connection")
+                raise self._lost(OSError("it closed the connection"))
             if asked and not self._heard:
-                raise self._lost(f"silent for {2 * self._quiet_s:g} s")
+                raise self._lost(TimeoutError(f"silent for {2 * self._quiet_s:g} s"))
             asked = not self._heard
             if asked:
                 link.send((b"PING",))
 
-    def _lost(self, why: str) -> StoreError:
-        return StoreError(f"Redis {self._config.address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL.")
+    def _lost(self, error: OSError) -> StoreError:
+        return StoreError(unreachable(self._config.address, error))
 
     def _deliver(self, reply: Any) -> None:
         self._heard = True

@@ -15,29 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
-
-import hiredis
+from typing import Any, Protocol, TypeVar
 
 from perdure.schemas.errors import FencedError, GapError, PerdureError, StoreError
 
+from .keys import Keys
+from .link import Argument, Link, Locate, ReplyError, connect, pack
+
 logger = logging.getLogger(__name__)
-
-Argument = bytes | str | int
-
-
-def pack(arguments: tuple[Argument, ...]) -> bytes:
-    """A command as it goes over the connection: `*<count>`, then each argument's length and bytes.
-
-    Source: the Redis serialization protocol, RESP2.
-    """
-    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub says a tuple of one
-    return packed
-
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between attempts to connect; the last one is repeated. A second is short enough for "goes on by itself"."""
@@ -57,27 +45,23 @@ _NOT_NOW_PAUSE_S = 0.25
 
 _NOT_NOW = ("LOADING", "OOM", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF")
 
+_ELSEWHERE = ("MOVED", "ASK")
+"""What a node of a cluster answers for keys that another one has."""
+
 
 # A reply that does not fit what was expected fails its own call; it must not tear the connection of all others.
 _UNREADABLE = (PerdureError, ValueError, LookupError, TypeError, AttributeError)
 
 
-class Endpoint(NamedTuple):
-    """Where and how to connect. `ssl` is `None` for plain TCP."""
-
-    host: str
-    port: int
-    db: int = 0
-    username: str | None = None
-    password: str | None = None
-    ssl: ssl.SSLContext | None = None
-
-
 T = TypeVar("T")
 
 
-class _Call:
-    __slots__ = ("convert", "future", "packed", "sent_at")
+class Call:
+    """One command on its way. `redirections` is set where there were any."""
+
+    __slots__ = ("convert", "future", "packed", "redirections", "sent_at")
+
+    redirections: int
 
     def __init__(self, packed: bytes, future: asyncio.Future[Any], convert: Callable[[Any], Any]) -> None:
         self.packed = packed
@@ -101,6 +85,19 @@ def refusal(text: str) -> PerdureError:
     return StoreError(f"Redis refused a command: {text}")
 
 
+class Cluster(Protocol):
+    """What a wire to one node of a cluster tells of what it cannot do itself: `cluster_wire.ClusterWire`."""
+
+    def redirected(self, call: Call, text: str, asked: Wire) -> None:
+        """The node says that the keys are elsewhere."""
+
+    def returned(self, call: Call) -> None:
+        """The wire has ended, and the call was not answered."""
+
+    def troubled(self) -> None:
+        """The node is away, or says that something is wrong with the cluster."""
+
+
 class Wire:
     """A self-healing, coalescing connection. Use as an async context manager.
 
@@ -110,22 +107,25 @@ class Wire:
         name: The connection's name, for `CLIENT LIST`.
         pending_max: How many commands may be without a reply. More is a bug in the caller's own bounds: each attempt,
             sweep and admission has one at a time.
+        cluster: Whom to tell what this node does not do, where it is one of a cluster.
     """
 
     def __init__(
         self,
-        locate: Callable[[], Awaitable[Endpoint]],
+        locate: Locate,
         scripts: Mapping[str, bytes],
         *,
         name: str,
         pending_max: int = 100_000,
+        cluster: Cluster | None = None,
     ) -> None:
         self._locate = locate
         self._scripts = scripts
         self._name = name
         self._pending_max = pending_max
-        self._pending: deque[_Call] = deque()
-        self._unsent: list[_Call] = []
+        self._cluster = cluster
+        self._pending: deque[Call] = deque()
+        self._unsent: list[Call] = []
         self._link: Link | None = None
         self._flushing = False
         self._loading = False
@@ -138,9 +138,24 @@ class Wire:
         """Whether there is a connection now."""
         return self._link is not None
 
+    @property
+    def waits_s(self) -> float:
+        """For how long the oldest command on its way has had no reply."""
+        if not self._pending or self._loop is None:
+            return 0.0
+        return self._loop.time() - self._pending[0].sent_at
+
     async def wait_connected(self) -> None:
         """Return once there is a connection."""
         await self._connected.wait()
+
+    def by_slot(self, keys: Keys) -> Sequence[Wire]:
+        """The wire for each slot of a namespace: this one."""
+        return (self,) * keys.slots
+
+    def of(self, key: str) -> Wire:
+        """The wire for a key that belongs to no slot: this one."""
+        return self
 
     def call(self, arguments: tuple[Argument, ...], convert: Callable[[Any], T]) -> asyncio.Future[T]:
         """Send one command; the future gets `convert(reply)`, or the `refusal` of the server.
@@ -162,7 +177,7 @@ class Wire:
         if len(self._pending) + len(self._unsent) >= self._pending_max:
             raise StoreError(f"{self._pending_max} commands wait for Redis already; this one was not sent.")
         future: asyncio.Future[T] = loop.create_future()
-        self._unsent.append(_Call(packed, future, convert))
+        self._unsent.append(Call(packed, future, convert))
         if self._link is not None:
             if len(self._unsent) >= COMMANDS_PER_WRITE:
                 self._write()
@@ -171,9 +186,29 @@ class Wire:
                 loop.call_soon(self._flush)
         return future
 
-    async def __aenter__(self) -> Wire:
+    def begin(self) -> None:
+        """Connect in the background, and take calls."""
         self._loop = asyncio.get_running_loop()
         self._keeper = self._loop.create_task(self._keep(), name=f"redis-wire-{self._name}")
+
+    def take(self, call: Call, *, asking: bool = False) -> None:
+        """Send a call that another node of the cluster did not answer; `asking` where its keys are just coming here."""
+        assert self._loop is not None
+        if asking:
+            self._unsent.append(Call(pack((b"ASKING",)), self._loop.create_future(), same))
+        self._again(call)
+
+    def hand_over(self) -> list[Call]:
+        """Give up all calls without a reply, to be sent elsewhere: the node does not serve them any more."""
+        calls = [call for call in (*self._pending, *self._unsent) if not call.future.done()]
+        self._pending, self._unsent = deque(), []
+        if self._link is not None:
+            self._link.deliver = same
+            self._link.transport.abort()
+        return calls
+
+    async def __aenter__(self) -> Wire:
+        self.begin()
         return self
 
     async def __aexit__(
@@ -214,7 +249,7 @@ class Wire:
 
     def _reply(self, reply: Any) -> None:
         call = self._pending.popleft()
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             self._refused(call, str(reply))
         elif not call.future.done():
             try:
@@ -222,7 +257,7 @@ class Wire:
             except _UNREADABLE as error:
                 call.future.set_exception(error)
 
-    def _refused(self, call: _Call, text: str) -> None:
+    def _refused(self, call: Call, text: str) -> None:
         code = text.partition(" ")[0]
         assert self._loop is not None
         if code == "NOSCRIPT":
@@ -231,8 +266,18 @@ class Wire:
         elif code in _NOT_NOW:
             logger.debug("Redis cannot take a command now, asking again", extra={"reply": text})
             self._loop.call_later(_NOT_NOW_PAUSE_S, self._again, call)
+            self._not_now(code)
+        elif code in _ELSEWHERE and self._cluster is not None:
+            self._cluster.redirected(call, text, self)
         elif not call.future.done():
             call.future.set_exception(refusal(text))
+
+    def _not_now(self, code: str) -> None:
+        if code == "READONLY" and self._link is not None:
+            # It is a replica now: the primary may be found under the same name, or by who knows where it is.
+            self._link.transport.abort()
+        if code in ("READONLY", "CLUSTERDOWN", "MASTERDOWN") and self._cluster is not None:
+            self._cluster.troubled()
 
     def _load_scripts(self) -> None:
         # Once in each write, however many calls in flight have met the same empty cache.
@@ -240,17 +285,20 @@ class Wire:
             return
         self._loading = True
         for script in self._scripts.values():
-            self._unsent.append(_Call(pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future(), same))
+            self._unsent.append(Call(pack((b"SCRIPT", b"LOAD", script)), self._loop.create_future(), same))
 
-    def _again(self, call: _Call) -> None:
+    def _again(self, call: Call) -> None:
         if self._loop is None:
             # Ended meanwhile: nobody may hang on an answer that cannot come any more.
-            call.future.cancel()
+            if self._cluster is None:
+                call.future.cancel()
+            else:
+                self._cluster.returned(call)
             return
         if call.future.cancelled():
             return
         self._unsent.append(call)
-        if not self._flushing:
+        if not self._flushing and self._link is not None:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -260,9 +308,10 @@ class Wire:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                     link = await self._connect()
-            except (OSError, TimeoutError, StoreError) as error:
+            except (OSError, TimeoutError, PerdureError) as error:
                 if failures == 0:
                     logger.warning("Redis cannot be reached; work waits and goes on by itself: %s", error)
+                self._trouble()
                 await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
                 failures += 1
                 continue
@@ -275,6 +324,11 @@ class Wire:
             self._connected.clear()
             link.transport.abort()
             logger.warning("The connection to Redis was lost; work waits and goes on by itself")
+            self._trouble()
+
+    def _trouble(self) -> None:
+        if self._cluster is not None:
+            self._cluster.troubled()
 
     async def _connect(self) -> Link:
         scripts = [(b"SCRIPT", b"LOAD", script) for script in self._scripts.values()]
@@ -299,101 +353,3 @@ class Wire:
                 if self._pending and link.loop.time() - self._pending[0].sent_at > REPLY_TIMEOUT_S:
                     logger.warning("Redis owes a reply for %d s; connecting anew", int(REPLY_TIMEOUT_S))
                     return
-
-
-async def connect(endpoint: Endpoint, greetings: Iterable[tuple[Argument, ...]] = (), *, name: str) -> Link:
-    """Connect and log in; the answers to `greetings`, which are sent with the login, are waited for.
-
-    Raises:
-        OSError: Nobody answers.
-        StoreError: The server refused something, such as the password, or closed the connection.
-    """
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_connection(lambda: Link(loop), endpoint.host, endpoint.port, ssl=endpoint.ssl)
-    login: list[tuple[Argument, ...]] = []
-    if endpoint.password is not None:
-        user = () if endpoint.username is None else (endpoint.username,)
-        login.append((b"AUTH", *user, endpoint.password))
-    if endpoint.db:
-        login.append((b"SELECT", endpoint.db))
-    login.append((b"CLIENT", b"SETNAME", name))
-    try:
-        await link.greet([*login, *greetings])
-    except BaseException:
-        link.transport.abort()
-        raise
-    return link
-
-
-class Link(asyncio.Protocol):
-    """One TCP connection: bytes to replies, each handed to `deliver`."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.closed = asyncio.Event()
-        self.transport: asyncio.Transport
-        self.deliver: Callable[[Any], None] = self._greeted
-        self._reader = hiredis.Reader()
-        self._greeting: asyncio.Future[None] | None = None
-        self._greetings_left = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        # create_connection for a stream always makes a Transport; its signature only says BaseTransport.
-        self.transport = cast("asyncio.Transport", transport)
-        # Without a buffer of its own uvloop sends at the call, not at the end of the loop's turn.
-        self.transport.set_write_buffer_limits(high=0)
-
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
-        reader = self._reader
-        reader.feed(data)
-        while True:
-            try:
-                reply = reader.gets()
-            # hiredis has an error of its own, and lets others through: of keys that are lists, of lists of 2^32 items.
-            except (hiredis.ProtocolError, TypeError, MemoryError) as error:
-                self._give_up(error)
-                return
-            if reply is False:
-                return
-            self.deliver(reply)
-
-    def _give_up(self, error: Exception) -> None:
-        why = f"What answers there does not speak Redis's protocol ({error}): is PERDURE_REDIS_URL another server's?"
-        if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_exception(StoreError(why))
-        else:
-            logger.error("%s", why)
-        self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
-        self.closed.set()
-        if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_exception(StoreError("Redis closed the connection during the greeting."))
-
-    async def greet(self, commands: list[tuple[Argument, ...]]) -> None:
-        """Send the connection's first commands and wait for all replies.
-
-        Raises:
-            StoreError: The server refused one, such as a wrong password.
-        """
-        self._greeting = self.loop.create_future()
-        self._greetings_left = len(commands)
-        self.send(*commands)
-        await self._greeting
-
-    def send(self, *commands: tuple[Argument, ...]) -> None:
-        """Send in one write. What is sent to a lost connection is lost."""
-        self.transport.write(b"".join(pack(command) for command in commands))
-
-    def _greeted(self, reply: Any) -> None:
-        self._greetings_left -= 1
-        greeting = self._greeting
-        if greeting is None or greeting.done():
-            return
-        if isinstance(reply, hiredis.ReplyError):
-            greeting.set_exception(StoreError(f"Redis refused the connection: {reply}"))
-        elif self._greetings_left == 0:
-            greeting.set_result(None)

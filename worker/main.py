@@ -21,7 +21,7 @@ from perdure.journal.barrier import Barrier
 from perdure.journal.connected_store import connected_store
 from perdure.journal.durability import durability_problems
 from perdure.journal.keys import Keys
-from perdure.journal.redis_admin import open_namespace, server_facts
+from perdure.journal.redis_admin import every_servers_facts, open_namespace
 from perdure.journal.redis_store import RedisStore
 from perdure.journal.renewer import ThreadRenewer
 from perdure.journal.subscriber import Subscriber
@@ -257,18 +257,23 @@ def _facts(application: Application) -> dict[str, str]:
 
 async def _check_durability(settings: Settings) -> bool:
     """Whether Redis keeps an append-only file, which is then waited for."""
-    facts = await server_facts(settings.redis_config)
-    problems = durability_problems(facts, replicas=settings.replicas)
-    for problem in problems:
-        logger.warning("Redis: %s Mend it: %s", problem.what, problem.mend)
-    losing = [problem for problem in problems if problem.loses_data]
+    config = settings.redis_config
+    servers = await every_servers_facts(config)
+    problems = [
+        (server.address, problem)
+        for server, facts in servers
+        for problem in durability_problems(facts, replicas=settings.replicas, cluster=config.cluster)
+    ]
+    for address, problem in problems:
+        logger.warning("Redis %s: %s Mend it: %s", address, problem.what, problem.mend)
+    losing = [(address, problem) for address, problem in problems if problem.loses_data]
     if losing and settings.require_durable_redis:
-        lines = "\n".join(f"- {problem.what} Mend it: {problem.mend}" for problem in losing)
+        lines = "\n".join(f"- {address}: {problem.what} Mend it: {problem.mend}" for address, problem in losing)
         raise SettingsError(
             f"Redis at {settings.redis_url_masked} may lose what it is told:\n{lines}\n"
             "To run nevertheless, set PERDURE_REQUIRE_DURABLE_REDIS=false."
         )
-    return facts.aof_enabled is not False
+    return all(facts.aof_enabled is not False for _, facts in servers)
 
 
 async def _patiently(work: Callable[[], Awaitable[T]], clock: Clock) -> T:

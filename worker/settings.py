@@ -77,7 +77,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"),
-        description="Redis or Valkey: `redis[s]://[user[:password]@]host[:port][/db]`, with `rediss://` for TLS.",
+        description="Redis or Valkey: `redis[s]://[user[:password]@]host[:port][/db]`, with `rediss://` for TLS; "
+        "several hosts with commas and `?sentinel=<name>` or `?cluster=true` ([operations](operations.md#redis)).",
     )
     slots: Annotated[int, Field(ge=1, le=PLACES)] = Field(
         default=64, description="Parts of the namespace; fixed when it is made."

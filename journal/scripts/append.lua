@@ -1,5 +1,5 @@
 -- Appends entries to a journal, if this attempt still owns it. The hot path: three commands for one entry.
--- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] state of the object, if there is one
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due; with 2 and 3 also KEYS[4] state of the object  KEYS[5] status prefix
 -- ARGV[1] epoch  [2] token  [3] after: entries that the caller knows  [4] seq: this attempt's n-th append
 --     [5] 1: consecutive failures start from 0 again, 2: an entry does more than stand in the journal, 3: both, else 0
 --     [6] count of timers, then (member, delay_ms) each, then (type, body) each; with 2, before all that: id, outbox_lease_ms

@@ -1,6 +1,6 @@
 -- include workflow
 -- Changes an object's state for people: refused while an exclusive handler holds the object or the workflow's run goes on, unless forced.
--- KEYS[1] object  KEYS[2] state  KEYS[3] invocation of the run that the workflow of that name would have
+-- KEYS[1] object  KEYS[2] state  KEYS[3] invocation of the run that the workflow of that name would have  KEYS[4] status prefix
 -- ARGV[1] 1 where forced  [2] id of that run, then set | clear | clear_all, name, value each
 -- Returns 1, or the id of who holds the object
 if ARGV[1] ~= '1' then

@@ -2,7 +2,7 @@
 -- include objects
 -- Does everything of one slot that is due. Nothing is popped: a transition replaces its deadline by the next one, and what
 -- must reach Kafka stays in `due`, further out, until it is claimed or acknowledged. A lease that may not be ended stays as it is.
--- KEYS[1] due
+-- KEYS[1] due  KEYS[2] status prefix
 -- ARGV[1] the slot's prefix  [2] members at most  [3] reply_lease_ms  [4] prefix of the hint channels
 --     [5] until when leases may be ended, in ms of Redis's clock; those with score 0 were ended on purpose and may be always
 --     [6] bytes of what is told, about: what is left is told by the next sweep

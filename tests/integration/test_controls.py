@@ -332,7 +332,7 @@ async def test_what_is_purged_leaves_nothing_behind(plain: Deployment) -> None:
 
 async def _nothing_left(client: Client) -> bool:
     pattern = f"{client._settings.namespace}:{{*"
-    found: list[bytes] = await client._store._wire.call((b"KEYS", pattern), lambda reply: reply)
+    found: list[bytes] = await client._store._wires[0].call((b"KEYS", pattern), lambda reply: reply)
     return not found
 
 

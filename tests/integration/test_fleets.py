@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from perdure.journal.redis_admin import Line
+from perdure.journal.redis_line import Line
 from perdure.journal.store import Admission, Claimed
 from perdure.schemas.entries import AttemptFailed, Input
 from perdure.schemas.ids import new_invocation_id

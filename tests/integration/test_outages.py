@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perdure.journal.redis_admin import Line
+from perdure.journal.redis_line import Line
 from perdure.schemas.entries import AttemptFailed
 from perdure.schemas.errors import SettingsError
 from perdure.worker.application import Application, app

@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 import redis.asyncio
 
 from perdure.journal.keys import Keys
+from perdure.journal.link import Endpoint
 from perdure.journal.memory_slot import KEPT_WITHOUT_END_MS, Promises
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
 from perdure.journal.replies import body_of_outcome, payload_kept
 from perdure.journal.store import Admission, Claim, Claimed, Concluded, Due, Lease, Store
-from perdure.journal.wire import Endpoint, Wire
+from perdure.journal.wire import Wire
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import Entry, Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id

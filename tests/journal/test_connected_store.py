@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.journal.connected_store import connected_store, endpoint
+from perdure.journal.connected_store import connected_store, locator
 from perdure.journal.keys import Keys
 from perdure.journal.redis_admin import opened
 from perdure.journal.redis_config import RedisConfig
@@ -27,7 +27,7 @@ async def test_the_login_and_the_database_are_used(private_redis: ServerProcess)
         assert await line.ask("EXISTS", Keys("n", slots=1).workers) == 1
 
 
-def test_tls_reaches_the_endpoint() -> None:
+async def test_tls_reaches_the_endpoint() -> None:
     """`rediss://` is a TLS connection, `redis://` is not."""
-    assert endpoint(RedisConfig.from_url("rediss://h:1")).ssl is not None
-    assert endpoint(RedisConfig.from_url("redis://h:1")).ssl is None
+    assert (await locator(RedisConfig.from_url("rediss://h:1"))()).ssl is not None
+    assert (await locator(RedisConfig.from_url("redis://h:1"))()).ssl is None

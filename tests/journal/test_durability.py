@@ -37,7 +37,7 @@ def test_a_good_server_has_no_problems() -> None:
         (GOOD._replace(version="6.2.14"), "Redis 6.2.14", "upgrade to Redis 7.0"),
         (GOOD._replace(kind="valkey", version="7.2.5"), "Valkey 7.2.5", "upgrade to Valkey 8.0"),
         (GOOD._replace(role="slave"), "replica", "primary"),
-        (GOOD._replace(cluster=True), "cluster", "cluster-enabled no"),
+        (GOOD._replace(cluster=True), "cluster", "cluster=true"),
         (GOOD._replace(aof_enabled=None), "does not tell", "+info"),
     ],
 )

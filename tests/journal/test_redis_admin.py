@@ -9,16 +9,14 @@ import pytest
 from perdure.journal.durability import durability_problems
 from perdure.journal.redis_admin import (
     FORMAT,
-    Line,
     NamespaceSettings,
-    Refusal,
-    ThreadLine,
     open_namespace,
     opened,
     read_namespace,
     server_facts,
 )
 from perdure.journal.redis_config import RedisConfig
+from perdure.journal.redis_line import Line, Refusal, ThreadLine
 from perdure.schemas.errors import SettingsError, StoreError
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import ServerProcess, free_port

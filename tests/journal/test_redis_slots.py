@@ -31,6 +31,10 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
+    def by_slot(self, keys: Keys) -> Sequence[Recorder]:
+        """This one for all slots."""
+        return [self] * keys.slots
+
     def call(self, arguments: tuple[Any, ...], convert: Callable[[Any], Any]) -> asyncio.Future[Any]:
         """Keep the command; the answer is an error."""
         self.calls.append(arguments)

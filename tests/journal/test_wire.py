@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from pathlib import Path
 
 import pytest
 import redis
@@ -13,11 +14,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from perdure.journal.keys import Keys
+from perdure.journal.link import Endpoint, connect
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
-from perdure.journal.wire import Endpoint, Wire, connect, refusal, same
+from perdure.journal.wire import Wire, refusal, same
 from perdure.schemas.errors import DecodeError, FencedError, GapError, StoreError
 from perdure.worker.server_process import ServerProcess
+from tests.servers import lane
 from tests.waiting import wait_until
 
 from .store_contract import LEASE_MS, admission, output, run
@@ -26,14 +29,14 @@ ADD = b"return redis.call('INCR', KEYS[1])"
 ADD_SHA = hashlib.sha1(ADD, usedforsecurity=False).hexdigest()
 
 
-def wire_to(server: ServerProcess, **more: int) -> Wire:
+def wire_to(server: ServerProcess, *, pending_max: int = 1_000) -> Wire:
     """A wire to that server, with one script."""
     host, _, port = server.address.partition(":")
 
     async def locate() -> Endpoint:
         return Endpoint(host, int(port))
 
-    return Wire(locate, {ADD_SHA: ADD, **script_texts()}, name="test", **more)
+    return Wire(locate, {ADD_SHA: ADD, **script_texts()}, name="test", pending_max=pending_max)
 
 
 def client_of(server: ServerProcess) -> redis.Redis:
@@ -213,3 +216,25 @@ async def test_what_is_no_redis_is_said(caplog: pytest.LogCaptureFixture) -> Non
             await connect(Endpoint("127.0.0.1", port), name="test")
         await left.wait()
     assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_a_server_that_became_a_replica_is_left(private_redis: ServerProcess, tmp_path: Path) -> None:
+    """Where the old primary lives on as a replica, its refusals have the new one looked for; nothing is lost."""
+    successor = await lane.new_redis(tmp_path / "successor")
+    primary = private_redis
+
+    async def locate() -> Endpoint:
+        host, _, port = primary.address.partition(":")
+        return Endpoint(host, int(port))
+
+    try:
+        async with Wire(locate, {ADD_SHA: ADD}, name="test") as wire:
+            assert await wire.call((b"EVALSHA", ADD_SHA, 1, "n"), same) == 1
+            with client_of(private_redis) as client:
+                client.replicaof("127.0.0.1", successor.port)
+            primary = successor
+            assert await wire.call((b"EVALSHA", ADD_SHA, 1, "m"), same) == 1
+            with client_of(successor) as client:
+                assert client.get("m") == b"1"
+    finally:
+        await successor.kill()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from perdure.journal.connected_store import connected_store
 from perdure.journal.keys import STATUSES, Keys
-from perdure.journal.redis_admin import opened
+from perdure.journal.redis_admin import open_namespace, opened
 from perdure.journal.redis_store import RedisStore
 from perdure.schemas.entries import AttemptFailed
 from perdure.schemas.errors import BrokerError, SettingsError, StoreError
@@ -200,9 +202,9 @@ class Stage:
         """How many invocations have each status."""
         keys = Keys(self.settings.namespace, slots=self.store.slots)
         counts = dict.fromkeys(STATUSES, 0)
-        async with opened(self.settings.redis_config) as line:
-            for status in STATUSES:
-                for slot in range(self.store.slots):
+        for slot in range(self.store.slots):
+            async with opened(self.settings.redis_config, keys.prefix(slot)) as line:
+                for status in STATUSES:
                     counts[status] += await line.ask("ZCARD", keys.status(slot, status))
         return counts
 
@@ -211,7 +213,11 @@ class Stage:
         last: dict[str, int] = {}
 
         async def all_ended() -> bool:
-            last.update(await self.counts())
+            try:
+                last.update(await self.counts())
+            except StoreError:
+                # Between two primaries; the workers wait, too.
+                return False
             ended = last["completed"] + last["paused"]
             return ended >= len(self.acknowledged) and not any(last[status] for status in UNFINISHED)
 
@@ -275,3 +281,30 @@ class Stage:
         finally:
             await consumer.stop()
         return all((committed[partition] or 0) >= end for partition, end in ends.items())
+
+
+@contextlib.asynccontextmanager
+async def set_stage(
+    redis_url: str, bootstrap_servers: str, namespace: str, *, directory: Path, chance: random.Random, **changes: object
+) -> AsyncIterator[Stage]:
+    """Set the stage on these servers; `changes` come over the settings of every test."""
+    chosen: dict[str, object] = {
+        "redis_url": redis_url,
+        "bootstrap_servers": bootstrap_servers,
+        "namespace": namespace,
+        "slots": SLOTS,
+        "topic_partitions": PARTITIONS,
+        "topic_replication_factor": 1,
+        "kafka_fetch_max_wait_ms": 10,
+        "kafka_session_timeout_ms": 1_000,
+        "lease_s": 2,
+        "grace_s": 5,
+    }
+    settings = Settings.load(**(chosen | changes))
+    await open_namespace(settings.redis_config, namespace, slots=SLOTS)
+    keys = Keys(namespace, slots=SLOTS)
+    async with (
+        connected_store(settings.redis_config, keys, name="perdure-test") as store,
+        Stage(settings, store=store, directory=directory, chance=chance) as made,
+    ):
+        yield made

@@ -90,8 +90,9 @@ async def workers_of(settings: Settings) -> list[int]:
     """The process ids of the live workers, as they say of themselves."""
     keys = Keys(settings.namespace, slots=settings.slots)
     async with connected_store(settings.redis_config, keys, name="test") as store:
-        names = await store._wire.call((b"ZRANGE", keys.workers, 0, -1), lambda reply: reply)
-        hashes = [await store._wire.call((b"HGET", keys.worker(name.decode()), b"pid"), lambda r: r) for name in names]
+        wire = store._wires[0]
+        names = await wire.call((b"ZRANGE", keys.workers, 0, -1), lambda reply: reply)
+        hashes = [await wire.call((b"HGET", keys.worker(name.decode()), b"pid"), lambda r: r) for name in names]
     return sorted(int(pid) for pid in hashes if pid is not None)
 
 

@@ -1,0 +1,253 @@
+"""Redis as people run it: clusters and Sentinels, on loopback, out of one program."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from perdure.journal.redis_config import Address, RedisConfig
+from perdure.journal.redis_line import Command, Line, Refusal, Word
+from perdure.journal.redis_topology import CLUSTER_SLOTS, HEALTHY, cluster_slot
+from perdure.schemas.errors import StoreError
+from perdure.worker.clock import system_random
+from perdure.worker.embedded import redis_arguments
+from perdure.worker.server_process import HOST, REDIS_PROBE, ServerProcess, free_port
+from tests.waiting import wait_until
+
+PRIMARIES = 3
+
+# A node that is silent for so long is taken for dead: a tenth of what people use, so that a test does not wait.
+NODE_TIMEOUT_MS = 1_500
+SENTINEL_DOWN_MS = 1_000
+MASTER = "perdure-primary"
+
+
+def redis_process(directory: Path, *arguments: str, program: str = "redis-server") -> ServerProcess:
+    """A Redis that is not started yet and keeps its data in `directory`; `arguments` come after ours."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port(system_random())
+    command = [program, *redis_arguments(directory, port=port), *arguments]
+    return ServerProcess(program, command, port=port, probe=REDIS_PROBE, log_path=directory / "redis.log")
+
+
+async def ask(server: ServerProcess, *command: Word) -> Any:
+    """The answer of that server, as its administrator gets it."""
+    line = Line(RedisConfig(host=HOST, port=server.port), name="test")
+    try:
+        return await line.ask(*command)
+    finally:
+        await line.close()
+
+
+async def ask_all(server: ServerProcess, *commands: Command) -> list[Any]:
+    """The answers to several commands on one connection, refusals among them."""
+    line = Line(RedisConfig(host=HOST, port=server.port), name="test")
+    try:
+        return await line.ask_all(commands)
+    finally:
+        await line.close()
+
+
+class RedisCluster:
+    """Three primaries with a replica each. Nodes can be killed and started again, slots be moved.
+
+    Args:
+        directory: For their data and logs.
+        program: The server's program.
+    """
+
+    def __init__(self, directory: Path, *, program: str = "redis-server") -> None:
+        self.nodes = [self._node(directory / f"node-{number}", program) for number in range(2 * PRIMARIES)]
+
+    @property
+    def url(self) -> str:
+        """With two of its nodes."""
+        return f"redis://{self.nodes[0].address},{self.nodes[4].address}?cluster=true"
+
+    async def start(self) -> None:
+        """Start all nodes, and return when the cluster serves all slots and each primary has its replica."""
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        primaries, replicas = self.nodes[:PRIMARIES], self.nodes[PRIMARIES:]
+        share = CLUSTER_SLOTS // PRIMARIES
+        for number, node in enumerate(primaries):
+            last = CLUSTER_SLOTS - 1 if number == PRIMARIES - 1 else (number + 1) * share - 1
+            await ask(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            await ask(node, "CLUSTER", "ADDSLOTSRANGE", number * share, last)
+        for node in self.nodes[1:]:
+            await ask(self.nodes[0], "CLUSTER", "MEET", HOST, node.port, await self._bus_port(node))
+        for primary, replica in zip(primaries, replicas, strict=True):
+            await self._replicate(replica, primary)
+        await self.settled()
+
+    async def stop(self) -> None:
+        """End all nodes."""
+        await asyncio.gather(*(node.kill() for node in self.nodes))
+
+    async def settled(self) -> None:
+        """Wait until every node that runs sees a cluster that is well, and all replicas are linked."""
+
+        async def well() -> bool:
+            running = [node for node in self.nodes if node.is_running]
+            infos = [await ask(node, "CLUSTER", "INFO") for node in running]
+            roles = [await ask(node, "ROLE") for node in running]
+            linked = all(role[0] == b"master" or role[3] == b"connected" for role in roles)
+            return linked and all(HEALTHY in info and b"known_nodes:%d" % len(self.nodes) in info for info in infos)
+
+        await wait_until(well, timeout_s=30, description="the cluster is well")
+
+    async def primary_of(self, key: bytes) -> ServerProcess:
+        """The node that serves a key now."""
+        return await self.primary_of_slot(cluster_slot(key))
+
+    async def primary_of_slot(self, slot: int) -> ServerProcess:
+        """The node that serves a cluster slot now."""
+        running = [node for node in self.nodes if node.is_running]
+        for first, last, primary, *_ in await ask(running[0], "CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == primary[1])
+        raise AssertionError(f"nobody serves {slot}")
+
+    async def move(self, slot: int, target: ServerProcess, *, pause_s: float = 0.0) -> int:
+        """Move one cluster slot as `redis-cli --cluster reshard` does; returns how many keys.
+
+        Args:
+            slot: Which.
+            target: To which primary.
+            pause_s: Before each key, to have work meet the slot while it is moved.
+        """
+        source = await self.begin_move(slot, target)
+        moved = 0
+        while keys := await ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10 if pause_s == 0 else 1):
+            await asyncio.sleep(pause_s)
+            await self.carry(keys, source, target)
+            moved += len(keys)
+        await self.finish_move(slot, source, target)
+        return moved
+
+    async def begin_move(self, slot: int, target: ServerProcess) -> ServerProcess:
+        """Have a slot be moved, with all its keys where they were; returns who has them."""
+        source = await self.primary_of_slot(slot)
+        await ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", await ask(source, "CLUSTER", "MYID"))
+        await ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", await ask(target, "CLUSTER", "MYID"))
+        return source
+
+    async def carry(self, keys: Sequence[bytes], source: ServerProcess, target: ServerProcess) -> None:
+        """Take keys of a slot that is moved to where it goes."""
+        await ask(source, "MIGRATE", HOST, target.port, "", 0, 5_000, "KEYS", *keys)
+
+    async def finish_move(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        """Say that a slot has moved, to who gets it first."""
+        for node in (target, source):
+            await ask(node, "CLUSTER", "SETSLOT", slot, "NODE", await ask(target, "CLUSTER", "MYID"))
+
+    def _node(self, directory: Path, program: str) -> ServerProcess:
+        bus = free_port(system_random())
+        arguments = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+        arguments += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
+        return redis_process(directory, *arguments, "--repl-diskless-sync-delay", "0", program=program)
+
+    async def _bus_port(self, node: ServerProcess) -> int:
+        return int((await ask(node, "CONFIG", "GET", "cluster-port"))[1])
+
+    async def _replicate(self, replica: ServerProcess, primary: ServerProcess) -> None:
+        identity = await ask(primary, "CLUSTER", "MYID")
+
+        async def known() -> bool:
+            (reply,) = await ask_all(replica, ("CLUSTER", "REPLICATE", identity))
+            return not isinstance(reply, Refusal)
+
+        await wait_until(known, timeout_s=20, description="the replica knows its primary")
+
+
+class Sentinels:
+    """A primary, two replicas, and three Sentinels that watch them.
+
+    Args:
+        directory: For their data and logs.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.servers = [
+            redis_process(directory / f"server-{number}", "--repl-diskless-sync-delay", "0") for number in range(3)
+        ]
+        self._directory = directory
+        self.sentinels: list[ServerProcess] = []
+
+    @property
+    def url(self) -> str:
+        """With all three Sentinels."""
+        return f"redis://{','.join(each.address for each in self.sentinels)}?sentinel={MASTER}"
+
+    async def start(self) -> None:
+        """Start all, and return when the Sentinels know the replicas and each other."""
+        primary, *replicas = self.servers
+        await asyncio.gather(*(server.start() for server in self.servers))
+        for replica in replicas:
+            await ask(replica, "REPLICAOF", HOST, primary.port)
+        self.sentinels = [self._sentinel(number, primary) for number in range(3)]
+        await asyncio.gather(*(each.start() for each in self.sentinels))
+
+        async def acquainted() -> bool:
+            for sentinel in self.sentinels:
+                row = (await ask(sentinel, "SENTINEL", "MASTERS"))[0]
+                facts = dict(zip(row[::2], row[1::2], strict=True))
+                if facts[b"num-slaves"] != b"2" or facts[b"num-other-sentinels"] != b"2":
+                    return False
+            return True
+
+        await wait_until(acquainted, timeout_s=30, description="the Sentinels know everybody")
+
+    async def stop(self) -> None:
+        """End all."""
+        await asyncio.gather(*(each.kill() for each in (*self.sentinels, *self.servers)))
+
+    async def primary(self) -> ServerProcess:
+        """The server that the Sentinels call the primary now."""
+        place = await ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        return next(server for server in self.servers if server.port == int(place[1]))
+
+    async def primary_other_than(self, before: ServerProcess) -> ServerProcess:
+        """Wait until another one is the primary."""
+
+        async def changed() -> bool:
+            return await self.primary() is not before
+
+        await wait_until(changed, timeout_s=30, description="a replica took over")
+        return await self.primary()
+
+    async def follows(self, replica: ServerProcess, primary: ServerProcess) -> None:
+        """Wait until a server is a linked replica of another, and the Sentinels may choose it."""
+
+        async def linked() -> bool:
+            try:
+                role = await ask(replica, "ROLE")
+            except StoreError:
+                # It ends its connections when it steps down.
+                return False
+            return role[0] == b"slave" and int(role[2]) == primary.port and role[3] == b"connected"
+
+        await wait_until(linked, timeout_s=30, description="the old primary follows the new one")
+
+    def _sentinel(self, number: int, primary: ServerProcess) -> ServerProcess:
+        directory = self._directory / f"sentinel-{number}"
+        directory.mkdir(parents=True)
+        port = free_port(system_random())
+        lines = [
+            f"port {port}",
+            f"bind {HOST}",
+            f"dir {directory}",
+            f"sentinel monitor {MASTER} {HOST} {primary.port} 2",
+            f"sentinel down-after-milliseconds {MASTER} {SENTINEL_DOWN_MS}",
+            f"sentinel failover-timeout {MASTER} 5000",
+        ]
+        path = directory / "sentinel.conf"
+        path.write_text("\n".join(lines) + "\n")
+        command = ["redis-server", str(path), "--sentinel"]
+        return ServerProcess("sentinel", command, port=port, probe=REDIS_PROBE, log_path=directory / "sentinel.log")
+
+
+def addresses(servers: Sequence[ServerProcess]) -> list[Address]:
+    """Where they are."""
+    return [Address(HOST, server.port) for server in servers]
