@@ -15,8 +15,8 @@ from .deployment import Environment
 from .measuring import Plan
 from .scenarios import SCENARIOS, measure
 
-RUN_S_MAX = 300.0
-"""For one scenario beside its windows: servers start, journals of 10,000 steps are written, everything stops."""
+RUN_S_MAX = 900.0
+"""For one scenario beside its windows: journals of 10,000 steps are written, leases of dead workers end, one by one."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:

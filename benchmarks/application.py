@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import time
 from datetime import timedelta
 
-from perdure import Context, InvocationRetryPolicy, ObjectContext, RetryableError, Service, VirtualObject, app
+from perdure import (
+    Context,
+    InvocationRetryPolicy,
+    ObjectContext,
+    RetryableError,
+    RunOptions,
+    Service,
+    VirtualObject,
+    app,
+)
 
 PAYLOAD_BYTES = 100
 """Of a step's result as JSON, the quotes included."""
@@ -76,6 +86,12 @@ async def echo(ctx: Context, number: int) -> int:
 async def nap(ctx: Context, seconds: float) -> None:
     """Sleep durably."""
     await ctx.sleep(timedelta(seconds=seconds))
+
+
+@bench.handler()
+async def hold(ctx: Context, seconds: float) -> None:
+    """Run one long step; a second attempt has nothing to wait for."""
+    await ctx.run_typed("hold", asyncio.sleep, RunOptions(), seconds if ctx.request().attempt == 1 else 0)
 
 
 @bench.handler()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -45,6 +45,9 @@ class NoOutward:
 
     def act(self, due: Sequence[Due]) -> None:
         """See `attempt_limits.Outward`."""
+
+    async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
+        """See `attempt_limits.Outward`: there are no callees here."""
 
 
 class Attempts:

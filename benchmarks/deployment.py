@@ -203,13 +203,18 @@ async def running_deployment(environment: Environment, *, worker: Sequence[str] 
             process = await asyncio.to_thread(WorkerProcess, settings, Path(directory, "worker.log"), command=command)
             try:
                 async with Client(settings) as client:
-                    await _answering(client, process)
+                    await answering(client, process)
                     yield Deployment(servers, settings, process, client)
             finally:
                 await asyncio.to_thread(process.stop)
 
 
-async def _answering(client: Client, worker: WorkerProcess) -> None:
+async def answering(client: Client, worker: WorkerProcess) -> None:
+    """Return once a no-op was answered.
+
+    Raises:
+        PerdureError: The worker has ended, or nothing answers in time.
+    """
     deadline_s = time.monotonic() + READY_S
     while True:
         worker.check()

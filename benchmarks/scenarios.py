@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from . import breakdown, deployment, engine, floor, hop, load, programming_model, replay
+from . import breakdown, deployment, engine, floor, hop, load, programming_model, recovery, replay
 from .deployment import Environment, running_deployment, running_servers
 from .machine import describe_machine
 from .measuring import Measured, Plan
@@ -26,6 +26,7 @@ class Needs(Enum):
     NOTHING = "nothing"
     SERVERS = "the servers and the settings"
     WORKER = "the deployment"
+    ENVIRONMENT = "what to start"
 
 
 class Scenario(NamedTuple):
@@ -59,6 +60,9 @@ SCENARIOS = {
     "engine": Scenario("Python's time for a step, over the store in memory", Needs.NOTHING, engine.engine),
     "breakdown": Scenario(
         "where the time of `latency` goes", Needs.WORKER, breakdown.breakdown, breakdown.TRACED_WORKER
+    ),
+    "recovery": Scenario(
+        "from a fault to work going on: a worker, Redis, the broker, a restart", Needs.ENVIRONMENT, recovery.recovery
     ),
     "hop": Scenario("one record through Kafka, by fetch_max_wait_ms", Needs.SERVERS, hop.hop),
 }
@@ -102,6 +106,10 @@ async def _measured(scenario: Scenario, environment: Environment, plan: Plan) ->
             async with running_servers(environment) as servers:
                 versions = await servers.versions(environment)
                 return await scenario.work(servers, servers.settings(environment), plan), versions
+        case Needs.ENVIRONMENT:
+            async with running_servers(environment) as servers:
+                versions = await servers.versions(environment)
+            return await scenario.work(environment, plan), versions
         case Needs.WORKER:
             async with running_deployment(environment, worker=scenario.worker) as running:
                 versions = await running.servers.versions(environment)
