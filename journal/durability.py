@@ -26,6 +26,7 @@ class ServerFacts(NamedTuple):
     aof_enabled: bool | None = None
     aof_write_ok: bool | None = None
     appendfsync: str | None = None
+    used_bytes: int | None = None
     maxmemory_bytes: int | None = None
     maxmemory_policy: str | None = None
     stream_node_bytes_max: int | None = None
@@ -66,11 +67,18 @@ def read_facts(info: Mapping[str, str], config: Mapping[str, str]) -> ServerFact
         aof_enabled=aof == "yes" if aof else _flag(info.get("aof_enabled")),
         aof_write_ok=None if "aof_last_write_status" not in info else info["aof_last_write_status"] == "ok",
         appendfsync=config.get("appendfsync"),
+        used_bytes=_used(info),
         maxmemory_bytes=_number(config.get("maxmemory") or info.get("maxmemory")),
         maxmemory_policy=config.get("maxmemory-policy") or info.get("maxmemory_policy"),
         stream_node_bytes_max=_number(config.get("stream-node-max-bytes")),
         waitaof=None if version is None else kind == "valkey" or parse_version(version) >= _WAITAOF_MIN,
     )
+
+
+def _used(info: Mapping[str, str]) -> int | None:
+    # What replicas and the append-only file hold back is not what `maxmemory` bounds.
+    used, free = _number(info.get("used_memory")), _number(info.get("mem_not_counted_for_evict"))
+    return None if used is None else used - (free or 0)
 
 
 def parse_version(version: str) -> tuple[int, int]:

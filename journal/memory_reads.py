@@ -9,7 +9,8 @@ from perdure.schemas.entries import Positioned
 from perdure.schemas.ids import InvocationId
 
 from .memory_namespace import MemoryNamespace, settled
-from .store import Listed, Place, Summary
+from .memory_slot import KEPT_WITHOUT_END_MS
+from .store import Listed, Memory, Place, Shed, ShedPlace, Summary
 
 WORKER_LIFE_MS = 6_000
 """A worker without a heartbeat for this long is not counted as alive."""
@@ -51,6 +52,26 @@ class MemoryReads(MemoryNamespace):
     def describe(self, services: Mapping[str, str]) -> asyncio.Future[None]:
         """See `Store.describe`."""
         return settled(lambda: self._services.update(services))
+
+    def memory(self) -> asyncio.Future[Sequence[Memory]]:
+        """See `Store.memory`: there is no bound here."""
+        return settled(lambda: [Memory(0, 0)] * self.slots)
+
+    def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> asyncio.Future[Shed]:
+        """See `Store.shed`."""
+        held, _ = self._now(slot)
+        score, seen = (0, 0) if after is None else after
+        ends = sorted((until, key) for key, until in held.index["completed"].items() if until < KEPT_WITHOUT_END_MS)
+        rows = [row for row in ends if row[0] >= score][seen : seen + journals_max]
+        removed = 0
+        for until, key in rows:
+            score, seen = until, seen + 1 if until == score else 1
+            record = held.records.get(key)
+            # One that expired and was admitted anew may stand here until the next sweep.
+            if (record is None or record.status == "completed") and key in held.journals:
+                held.discard("journal", key)
+                removed += 1
+        return settled(lambda: Shed(removed, ShedPlace(score, seen) if len(rows) == journals_max else None))
 
     def description(self, service: str) -> asyncio.Future[str | None]:
         """See `Store.description`."""

@@ -13,8 +13,8 @@ from perdure.schemas.ids import InvocationId
 
 from .link import Argument
 from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
-from .replies import SHOWN, as_summary, positioned
-from .store import Listed, Place, Summary
+from .replies import SHOWN, as_memory, as_shed, as_summary, positioned
+from .store import Listed, Memory, Place, Shed, ShedPlace, Summary
 from .wire import same
 
 
@@ -73,6 +73,21 @@ class RedisReads(RedisScripts):
         flat: list[Argument] = [part for pair in services.items() for part in pair]
         if flat:
             await self._wiring.of(self._keys.services).call((b"HSET", self._keys.services, *flat), same)
+
+    async def memory(self) -> Sequence[Memory]:
+        """See `Store.memory`."""
+        wires = list(self._wires)
+        # One question to each server, which has several slots.
+        asked = {wire: wire.call((b"INFO", b"memory"), as_memory) for wire in dict.fromkeys(wires)}
+        told = dict(zip(asked, await all_of(list(asked.values())), strict=True))
+        return [told[wire] for wire in wires]
+
+    async def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> Shed:
+        """See `Store.shed`."""
+        begin = ShedPlace(0, 0) if after is None else after
+        keys = (b"2", self._keys.status(slot, "completed"), self._keys.status(slot, ""))
+        call = (b"EVALSHA", self._shas["shed"], *keys, self._keys.prefix(slot), *begin, journals_max)
+        return await self._wires[slot].call(call, as_shed)
 
     async def description(self, service: str) -> str | None:
         """See `Store.description`."""

@@ -31,6 +31,7 @@ _SCRIPTS = (
     "promise",
     "state_edit",
     "restart",
+    "shed",
 )
 
 SWEEP_MEMBERS_MAX = 100

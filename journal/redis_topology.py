@@ -35,7 +35,7 @@ def key_of_command(arguments: Sequence[bytes]) -> bytes | None:
     match arguments[0].upper():
         case b"EVALSHA":
             return arguments[3]
-        case b"TIME" | b"PUBLISH" | b"PING":
+        case b"TIME" | b"PUBLISH" | b"PING" | b"INFO":
             return None
         case _:
             return arguments[1]

@@ -25,12 +25,15 @@ from .store import (
     Full,
     HintDue,
     Lease,
+    Memory,
     OutgoingDue,
     Promise,
     Queued,
     ReplyDue,
     ResumeDue,
     Scheduled,
+    Shed,
+    ShedPlace,
     State,
     Status,
     Summary,
@@ -245,6 +248,20 @@ def as_status(reply: Sequence[Any] | None) -> Status | None:
     if reply is None:
         return None
     return Status(reply[0].decode(), None if reply[1] is None else outcome_of(reply[1]), reply[2] == 1)
+
+
+def as_memory(reply: bytes) -> Memory:
+    """The answer of `INFO memory`; what replicas and the append-only file hold back is not what `maxmemory` bounds."""
+    lines = (line.partition(b":") for line in reply.splitlines())
+    known = {name: int(value) for name, _, value in lines if value.isdigit()}
+    used = known.get(b"used_memory", 0) - known.get(b"mem_not_counted_for_evict", 0)
+    return Memory(used, known.get(b"maxmemory", 0))
+
+
+def as_shed(reply: Sequence[Any]) -> Shed:
+    """The answer of `shed`."""
+    removed, *place = reply
+    return Shed(removed, ShedPlace(int(float(place[0])), place[1]) if place else None)
 
 
 SHOWN = (

@@ -42,6 +42,7 @@ from .transitions import (
     HintDue,
     Lease,
     Listed,
+    Memory,
     OutgoingDue,
     Place,
     Promise,
@@ -50,6 +51,8 @@ from .transitions import (
     Restart,
     ResumeDue,
     Scheduled,
+    Shed,
+    ShedPlace,
     State,
     Status,
     Summary,
@@ -75,6 +78,7 @@ __all__ = [
     "HintDue",
     "Lease",
     "Listed",
+    "Memory",
     "OutgoingDue",
     "Place",
     "Promise",
@@ -83,6 +87,8 @@ __all__ = [
     "Restart",
     "ResumeDue",
     "Scheduled",
+    "Shed",
+    "ShedPlace",
     "State",
     "Status",
     "Store",
@@ -334,6 +340,24 @@ class Store(Protocol):
 
     def list_page(self, status: str, *, rows_max: int, after: Place | None = None) -> Awaitable[list[Listed]]:
         """Rows of one status past a place, newest first over all slots; fewer than `rows_max` at the end."""
+
+    def memory(self) -> Awaitable[Sequence[Memory]]:
+        """The memory of the server that each slot is on.
+
+        Raises:
+            StoreError: It does not tell.
+        """
+
+    def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> Awaitable[Shed]:
+        """Remove journals of completed invocations of a slot, those that expire first before others.
+
+        What they ended with stays for its time, and so do the journals of those that owe something.
+
+        Args:
+            slot: Which one.
+            journals_max: How many invocations are looked at.
+            after: Where the last call came to; `None` begins at the beginning.
+        """
 
     def describe(self, services: Mapping[str, str]) -> Awaitable[None]:
         """Keep a description of each of these services, for those that know no more than its name."""

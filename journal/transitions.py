@@ -314,6 +314,36 @@ class Summary(NamedTuple):
     fields: dict[str, str]
 
 
+class Memory(NamedTuple):
+    """The memory of a server that holds invocations. `bytes_max` is 0 where it has no bound."""
+
+    used_bytes: int
+    bytes_max: int
+
+    @property
+    def share(self) -> float:
+        """How much of it is in use; 0 where it has no bound."""
+        return self.used_bytes / self.bytes_max if self.bytes_max else 0.0
+
+    def describe(self) -> str:
+        """`91 % of its maxmemory of 104857600 bytes`."""
+        return f"{self.share:.0%} of its maxmemory of {self.bytes_max} bytes"
+
+
+class ShedPlace(NamedTuple):
+    """How far `Store.shed` has come: a score of the index of completed invocations, and how many have it."""
+
+    score: int
+    seen: int
+
+
+class Shed(NamedTuple):
+    """How many journals were removed, and where to go on; `None`: these were the last ones."""
+
+    removed: int
+    place: ShedPlace | None
+
+
 class Place(NamedTuple):
     """Where an invocation stands in the index of its status: newest first, which is by falling score and id."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from perdure.schemas.errors import BrokerError, PerdureError, StoreError
@@ -182,6 +182,11 @@ class Committer:
         """See `AssignmentListener`."""
         self._offsets.assigned(partitions)
         self._held.update(partitions)
+
+    @property
+    def partitions(self) -> Set[Partition]:
+        """The partitions that are read now."""
+        return self._held
 
     def held(self, topic: str) -> list[int]:
         """The partitions of a topic that this worker reads now, sorted."""

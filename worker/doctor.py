@@ -13,9 +13,11 @@ from perdure.journal.durability import durability_problems
 from perdure.journal.inspection import duration_text
 from perdure.journal.keys import Keys
 from perdure.journal.redis_admin import FORMAT, opened, read_namespace, server_facts
+from perdure.journal.store import Memory
 from perdure.schemas.errors import BrokerError, PerdureError
 
 from .application import Application
+from .ceiling import HOLD_FROM, SHED_FROM
 from .kafka_admin import describe_cluster
 from .kafka_config import ClusterView
 from .settings import Settings, unknown_variables
@@ -83,11 +85,23 @@ async def _redis(settings: Settings) -> list[Finding]:
         Finding("problem" if problem.loses_data else "advice", "Redis", problem.what, problem.mend)
         for problem in durability_problems(facts, replicas=settings.replicas)
     ]
+    findings += _memory(Memory(facts.used_bytes or 0, facts.maxmemory_bytes or 0))
     if facts.waitaof is False:
         findings.append(
             Finding("advice", "Redis", "It has no WAITAOF: offsets lag two seconds behind.", "upgrade to 7.2 or later")
         )
     return findings
+
+
+def _memory(memory: Memory) -> list[Finding]:
+    mend = "redis-cli CONFIG SET maxmemory ..., shorter retention, or `perdure invocations purge`"
+    if memory.share >= HOLD_FROM:
+        found = f"It has {memory.describe()} in use: new work waits in Kafka, what is in progress goes on."
+        return [Finding("problem", "Redis", found, mend)]
+    if memory.share >= SHED_FROM:
+        found = f"It has {memory.describe()} in use: journals of completed invocations are removed early."
+        return [Finding("advice", "Redis", found, mend)]
+    return []
 
 
 async def _namespace(settings: Settings) -> list[Finding]:

@@ -39,6 +39,7 @@ from .application import Application
 from .attempt import Attempt
 from .attempts import Attempts, AttemptSettings
 from .broker import Broker, Outgoing
+from .ceiling import Ceiling
 from .clock import Clock
 from .committer import Committer, DurableBarrier
 from .dead_letters import failure_letter
@@ -127,6 +128,7 @@ class Engine:
         self._facts = facts
         self._outbox = Outbox(broker, clock=clock)
         self._timers = Timers(store, clock=clock, worker=settings.worker, lease_ms=settings.lease_ms, on_due=self._due)
+        self._ceiling = Ceiling(store, clock=clock, worker=settings.worker)
         self._attempts = Attempts(
             application,
             settings.attempts,
@@ -219,7 +221,15 @@ class Engine:
             progress=Progress(committer.admitted, committer.current),
             tell=self._tell,
         )
-        return Source(broker, committer, intake, turns=self._turns, clock=self._clock, first=resumes.__contains__)
+        return Source(
+            broker,
+            committer,
+            intake,
+            turns=self._turns,
+            clock=self._clock,
+            first=resumes.__contains__,
+            admits=lambda: self._ceiling.admits,
+        )
 
     def stop(self) -> None:
         """Take nothing more, finish or hand over what runs, and return from `run`. For signal handlers too."""
@@ -292,6 +302,7 @@ class Engine:
                     ("timers", self._timers.run()),
                     ("leases", self._renewal.run(self)),
                     ("heartbeat", self._heartbeat()),
+                    ("ceiling", self._ceiling.run()),
                     *(("committer", source.committer.run()) for source in self._sources),
                 )
             ]
@@ -318,7 +329,10 @@ class Engine:
     async def _heartbeat(self) -> None:
         while True:
             try:
-                self._timers.share_with(await self._store.heartbeat(self._settings.worker, self._facts))
+                facts = self._facts | {"waits": self._ceiling.waits}
+                workers = await self._store.heartbeat(self._settings.worker, facts)
+                self._timers.share_with(workers)
+                self._ceiling.share_with(workers)
             except PerdureError as error:
                 logger.warning("this worker could not say that it lives, which others only use as a hint: %s", error)
             await self._clock.sleep(HEARTBEAT_S)

@@ -7,11 +7,11 @@ and waiting for records is done outside of that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .broker import Broker
+from .broker import Broker, Partition
 from .clock import Clock
 from .committer import Committer
 from .intake import Fetched, Intake
@@ -76,7 +76,8 @@ class Source:
         intake: What takes its records.
         turns: Shared by all sources of the worker.
         clock: Time.
-        first: Which topics are read before all others.
+        first: Which topics are read before all others, and also while no new work is taken.
+        admits: Whether new work may be taken now.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Source:
         turns: Turns,
         clock: Clock,
         first: Callable[[str], bool],
+        admits: Callable[[], bool],
     ) -> None:
+        self._admits = admits
         self.committer = committer
         self.intake = intake
         self._broker = broker
@@ -103,20 +106,28 @@ class Source:
         while True:
             await self.committer.room()
             if not await self._take():
-                held = self.intake.held()
+                held = self._held()
                 await self._broker.wait(wait_ms=HELD_RETRY_MS if held else POLL_WAIT_MS, held=held)
+
+    def _held(self) -> Set[Partition]:
+        """The partitions of which nothing is to be fetched now."""
+        held = self.intake.held()
+        if self._admits():
+            return held
+        # Its records stay in Kafka. What was admitted before goes on, by way of the topics that are read first.
+        return held | {partition for partition in self.committer.partitions if not self._first(partition.topic)}
 
     async def _take(self) -> bool:
         """Take what there is room for; whether there was any."""
         async with self._turns.turn:
             room = await self._turns.room()
-            held = self.intake.held()
-            if held and self._clock.monotonic_ms() - self._retried_ms >= HELD_RETRY_MS:
+            held = self._held()
+            if held and self._admits() and self._clock.monotonic_ms() - self._retried_ms >= HELD_RETRY_MS:
                 async with self._turns.taking:
                     await self.intake.take_held(min(room, BATCH_MAX))
                 self._retried_ms = self._clock.monotonic_ms()
                 room = await self._turns.room()
-                held = self.intake.held()
+                held = self._held()
             records = await self._broker.poll(first=self._first, records_max=min(room, BATCH_MAX), wait_ms=0, held=held)
             if not records:
                 return False

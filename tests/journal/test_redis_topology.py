@@ -62,3 +62,4 @@ def test_the_key_of_a_command() -> None:
     assert key_of_command([b"hget", b"k", b"f"]) == b"k"
     assert key_of_command([b"TIME"]) is None
     assert key_of_command([b"PUBLISH", b"c", b"m"]) is None
+    assert key_of_command([b"INFO", b"memory"]) is None

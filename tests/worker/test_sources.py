@@ -108,7 +108,7 @@ class Beginning:
             self.refused.clear()
 
 
-def source(worker: Worker, broker: Stocked, intake: Beginning) -> Source:
+def source(worker: Worker, broker: Stocked, intake: Beginning, *, admits: Callable[[], bool] = lambda: True) -> Source:
     """One that reads from this broker."""
     clock = SkippingClock()
 
@@ -122,7 +122,8 @@ def source(worker: Worker, broker: Stocked, intake: Beginning) -> Source:
         intake,  # type: ignore[arg-type] # all that is asked of it
         turns=worker.turns,
         clock=clock,
-        first=lambda topic: False,
+        first=lambda topic: topic.endswith("resume"),
+        admits=admits,
     )
 
 
@@ -186,4 +187,22 @@ async def test_what_is_held_is_tried_again(count: int) -> None:
     assert intake.retries == [ROOM] * 3
     assert {partition} in broker.held
     await worker.turns.end([task], patience_s=5)
+    await asyncio.wait([task])
+
+
+async def test_while_no_new_work_is_taken_only_what_goes_on_is_read() -> None:
+    """Records of other topics stay where they are, also those that a full queue has refused."""
+    worker, broker = Worker(), Stocked("a", 5)
+    intake, admits = Beginning(worker), False
+    each = source(worker, broker, intake, admits=lambda: admits)
+    new, resumed = Partition("a", 0), Partition("a.resume", 0)
+    await each.committer.assigned([new, resumed])
+    intake.refused.append(Fetched(Record(Partition("b", 0), 0, 0, None, b"", ()), 0))
+    task = asyncio.create_task(each.run())
+    await wait_until(lambda: len(broker.held) > 3)
+    assert set(broker.held) == {frozenset({new, Partition("b", 0)})}
+    assert intake.retries == []
+    admits = True
+    await wait_until(lambda: len(intake.taken) == 5)
+    task.cancel()
     await asyncio.wait([task])
