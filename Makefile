@@ -8,7 +8,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
   "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-servers soak fuzz demo lock clean
+.PHONY: help setup check format test test-servers simulate soak fuzz demo lock clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ soak: setup ## Run random programs on workers that are killed: make soak MINUTES
 
 fuzz: setup ## Feed every reader of others' bytes with what is nearly right: make fuzz SECONDS=60 [SEED=...]
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+simulate: setup ## Simulate the engine, its servers and all that goes wrong, by seeds: make simulate SEEDS=10000 [SEED=...]
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) $(if $(SEED),--seed $(SEED))
 
 demo: setup ## Kill a worker in the middle of a payment and watch the invocation finish elsewhere
 	$(BIN)/python -m examples.demo
