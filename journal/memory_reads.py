@@ -73,6 +73,10 @@ class MemoryReads(MemoryNamespace):
                 removed += 1
         return settled(lambda: Shed(removed, ShedPlace(score, seen) if len(rows) == journals_max else None))
 
+    def descriptions(self) -> asyncio.Future[Mapping[str, str]]:
+        """See `Store.descriptions`."""
+        return settled(lambda: dict(self._services))
+
     def description(self, service: str) -> asyncio.Future[str | None]:
         """See `Store.description`."""
         return settled(lambda: self._services.get(service))

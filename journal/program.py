@@ -47,6 +47,10 @@ class Program:
         if index >= self._issued and isinstance(command, Call | Send | SetState | Resolve):
             self._arguments[index] = command
 
+    def recorded(self, index: int) -> Waiting | Written | None:
+        """What the journal has in place of a command with arguments that is about to be issued again."""
+        return self._arguments.get(index)
+
     def replayed(self, index: int) -> Waiting | Written | None:
         """What the journal has in place of a command with arguments that is issued again; told once."""
         return self._arguments.pop(index, None)

@@ -89,6 +89,12 @@ class RedisReads(RedisScripts):
         call = (b"EVALSHA", self._shas["shed"], *keys, self._keys.prefix(slot), *begin, journals_max)
         return await self._wires[slot].call(call, as_shed)
 
+    async def descriptions(self) -> Mapping[str, str]:
+        """See `Store.descriptions`."""
+        flat = await self._wiring.of(self._keys.services).call((b"HGETALL", self._keys.services), same)
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {name.decode("utf-8", "replace"): text.decode("utf-8", "replace") for name, text in pairs}
+
     async def description(self, service: str) -> str | None:
         """See `Store.description`."""
         raw = await self._wiring.of(self._keys.services).call((b"HGET", self._keys.services, service), same)

@@ -362,6 +362,9 @@ class Store(Protocol):
     def describe(self, services: Mapping[str, str]) -> Awaitable[None]:
         """Keep a description of each of these services, for those that know no more than its name."""
 
+    def descriptions(self) -> Awaitable[Mapping[str, str]]:
+        """What the last workers that described services said, by the service's name."""
+
     def description(self, service: str) -> Awaitable[str | None]:
         """What the last worker that described the service said."""
 

@@ -185,12 +185,16 @@ class Commands:
         return invocation_id
 
     def _id_of(self, callee: Callee, asked: Asked) -> InvocationId:
+        index = self._issuer.machine.next_index
+        recorded = self._issuer.machine.recorded(index)
+        if isinstance(recorded, Call | Send):
+            # What is known of other applications' services may have changed since.
+            return recorded.invocation_id
         service, key = callee.service, callee.key
         if key is not None and (callee.main or (service, callee.handler) in self._mains):
             return id_of_workflow(service, key)
         if asked.idempotency_key:
             return id_of_idempotency_key(service, callee.handler, key, idempotency_key=asked.idempotency_key)
-        index = self._issuer.machine.next_index
         return id_of_call(service, key, parent=self._invocation_id, command_index=index)
 
     def attach(self, invocation_id: str, serde: Serde[Any]) -> DurableFuture[Any]:

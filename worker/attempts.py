@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -96,14 +96,17 @@ class Attempts:
         self._actions = Actions()
         codec = application.payload_codec
         self._sealer = None if codec is None else Sealer(codec)
-        self._mains = frozenset(
-            (handler.service, handler.name) for handler in application if handler.mode is HandlerMode.MAIN
-        )
+        self.mains = {(handler.service, handler.name) for handler in application if handler.mode is HandlerMode.MAIN}
+        """Handlers that run once for each key, of whatever application: their runs have ids of their own."""
         self._running: dict[Lease, Attempt] = {}
         self._latest: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
+
+    def learn(self, mains: Set[tuple[str, str]]) -> None:
+        """Take what others say of their services; for those that run here the application knows better."""
+        self.mains.update(main for main in mains if main[0] not in self._application.services)
 
     def open(self, tasks: asyncio.TaskGroup) -> None:
         """Run attempts in this group from here on."""
@@ -230,7 +233,7 @@ class Attempts:
         cached = self._limits.get((handler.service, handler.name, idempotent))
         if cached is None:
             limits = _limits(handler, self._settings, idempotent=idempotent)
-            cached = replace(limits, sealer=self._sealer, mains=self._mains)
+            cached = replace(limits, sealer=self._sealer, mains=self.mains)
             self._limits[handler.service, handler.name, idempotent] = cached
         return cached
 

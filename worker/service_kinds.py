@@ -1,4 +1,4 @@
-"""PURE. What workers leave in Redis about their services, for clients that know a handler's name only."""
+"""PURE. What workers leave in Redis about their services, for those that know a handler's name only."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ def describe_services(application: Application) -> dict[str, str]:
         ).decode()
         for name, service in application.services.items()
     }
+
+
+def mains_in(descriptions: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The handlers, by service and name, that run once for each key, as far as descriptions say so."""
+    told = {service: read_description(text) for service, text in descriptions.items()}
+    return frozenset(
+        (service, name)
+        for service, (_, handlers) in told.items()
+        for name, mode in handlers.items()
+        if mode is HandlerMode.MAIN
+    )
 
 
 def read_description(text: str | None) -> Description:

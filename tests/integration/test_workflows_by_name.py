@@ -1,0 +1,142 @@
+"""A workflow of another application, called by name: one run for its key, under the id that all know it by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from perdure.schemas.commands import Call
+from perdure.schemas.errors import TerminalError
+from perdure.schemas.ids import id_of_workflow
+from perdure.worker.application import Application, app
+from perdure.worker.context import Context
+from perdure.worker.object_context import WorkflowContext
+from perdure.worker.service import Service
+from perdure.worker.workflow import Workflow
+from tests.integration.controlled import reach
+from tests.integration.deployment import PATIENCE, Deployment
+from tests.waiting import wait_until
+
+
+class Parties:
+    """An application with a workflow, and one that knows its name only."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        near, sign = Service("Near", inactivity_timeout=timedelta()), Workflow("Sign")
+
+        @sign.main()
+        async def run(ctx: WorkflowContext, name: str) -> str:
+            await ctx.run("count", lambda: self.runs.update([ctx.key()]))
+            return f"{name} {await ctx.signal('go', type_hint=str)}"
+
+        @near.handler()
+        async def calls(ctx: Context, key: str) -> list[str]:
+            call = ctx.generic_call("Sign", "run", orjson.dumps("ada"), key=key)
+            # Named before the answer, and once more in a replay after it.
+            return [await call.invocation_id(), orjson.loads(await call)]
+
+        @near.handler()
+        async def sends(ctx: Context, key: str) -> str:
+            return await ctx.generic_send("Sign", "run", orjson.dumps("ada"), key=key).invocation_id()
+
+        @near.handler()
+        async def cancels(ctx: Context, key: str) -> str:
+            call = ctx.generic_call("Sign", "run", orjson.dumps("ada"), key=key)
+            await ctx.signal("cancel")
+            await call.cancel_invocation()
+            try:
+                return (await call).decode()
+            except TerminalError as error:
+                return f"{error.status_code} {error.message}"
+
+        self.near: Application = app([near])
+        self.far: Application = app([sign])
+
+
+@pytest.fixture
+def parties() -> Parties:
+    """Two applications of this test's own."""
+    return Parties()
+
+
+async def test_a_run_is_the_same_for_all_who_know_its_name(deployment: Deployment, parties: Parties) -> None:
+    """It runs once for two callers and a sender, and each of them can say which invocation it is."""
+    run = id_of_workflow("Sign", "k")
+    async with (
+        deployment.sender(parties.far),
+        deployment.sender(parties.near),
+        deployment.worker(parties.far),
+        deployment.worker(parties.near),
+        deployment.client() as client,
+    ):
+        handles = [await client.send("Near/calls", "k") for _ in range(2)]
+        assert await client.call("Near/sends", "k", timeout=PATIENCE) == run
+        await wait_until(lambda: parties.runs["k"], description="the run began")
+        await client.send_signal(run, "go", "lovelace")
+        assert [await handle.result(timeout=PATIENCE) for handle in handles] == [[run, "ada lovelace"]] * 2
+        assert parties.runs == {"k": 1}
+
+
+async def test_a_run_is_cancelled_by_who_called_it_by_name(deployment: Deployment, parties: Parties) -> None:
+    """The cancellation finds it."""
+    async with (
+        deployment.sender(parties.far),
+        deployment.sender(parties.near),
+        deployment.worker(parties.far),
+        deployment.worker(parties.near),
+        deployment.client() as client,
+    ):
+        handle = await client.send("Near/cancels", "k")
+        await wait_until(lambda: parties.runs["k"], description="the run began")
+        await client.send_signal(handle.invocation_id, "cancel")
+        assert await handle.result(timeout=PATIENCE) == "409 cancelled"
+        with pytest.raises(TerminalError, match="cancelled"):
+            await client.result(id_of_workflow("Sign", "k"), timeout=PATIENCE)
+
+
+async def test_a_workflow_that_is_deployed_later_is_learnt(plain: Deployment, parties: Parties) -> None:
+    """A worker that runs already knows within a heartbeat or two what others have begun to run."""
+    run = id_of_workflow("Sign", "k")
+    async with (
+        plain.sender(parties.far),
+        plain.sender(parties.near),
+        plain.worker(parties.near) as engine,
+        plain.worker(parties.far),
+        plain.client() as client,
+    ):
+        await wait_until(lambda: ("Sign", "run") in engine._attempts.mains, description="it is known to be a workflow")
+        assert await client.call("Near/sends", "k", timeout=PATIENCE) == run
+
+
+async def test_what_nobody_has_described_yet_still_runs_once(deployment: Deployment, parties: Parties) -> None:
+    """Two call a workflow whose worker has never been up; it knows the run's id, and answers both."""
+    async with (
+        deployment.sender(parties.far),
+        deployment.sender(parties.near),
+        deployment.worker(parties.near),
+        deployment.client() as client,
+    ):
+        handles = [await client.send("Near/calls", "k") for _ in range(2)]
+
+        for handle in handles:
+            await reach(handle, "suspended")
+
+        async def called() -> bool:
+            seen = [[row.entry async for row in client.journal(handle.invocation_id)] for handle in handles]
+            return all(any(isinstance(entry, Call) for entry in entries) for entries in seen)
+
+        await wait_until(called, description="both have called")
+        async with deployment.worker(parties.far):
+            await wait_until(lambda: parties.runs["k"], description="the run began")
+            await client.send_signal(id_of_workflow("Sign", "k"), "go", "lovelace")
+            results = [await handle.result(timeout=PATIENCE) for handle in handles]
+        assert [result[1] for result in results] == ["ada lovelace"] * 2
+        # An id that was told once is told by every replay, whatever is learnt meanwhile.
+        for handle, (told, _) in zip(handles, results, strict=True):
+            calls = [row.entry async for row in client.journal(handle.invocation_id) if isinstance(row.entry, Call)]
+            assert [call.invocation_id for call in calls] == [told]
+        assert parties.runs == {"k": 1}
