@@ -48,6 +48,7 @@ def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -
         mode=record.mode,
         state=state_of(slot, target) if target else None,
         source=record.target.get("source", ""),
+        lost=record.lost or 0,
     )
 
 
@@ -62,7 +63,7 @@ def append(
     alone = record.length == after
     _write(slot, record, lease, entries, seq=seq, now_ms=now_ms, timers=True)
     if progress:
-        record.failures = 0
+        record.failures = record.lost = 0
     return Appended(record.length, None if alone else slot.tail(lease.invocation_id, after))
 
 
@@ -149,12 +150,14 @@ def leave(
     if failure:
         record.failures = (record.failures or 0) + 1
         record.last_failure = failure
+        # It failed, and its worker lived.
+        record.lost = 0
     # A cancellation that the attempt has not seen waits neither for a retry nor for a person.
     cancelled = status in ("backing-off", "paused") and (record.cancelled or 0) > after
     if cancelled or status == "ready":
         slot.make_ready(invocation_id, record, now_ms)
         if cancelled:
-            record.failures = 0
+            record.failures = record.lost = 0
             # Nobody was told to go on with it: the next sweep does.
             slot.due.put(f"ready:{invocation_id}", now_ms)
         return None
@@ -166,7 +169,7 @@ def leave(
     return None
 
 
-def renew(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int) -> int | None:
+def renew(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, alone: bool) -> int | None:
     """See `Store.renew`."""
     invocation_id = lease.invocation_id
     record = slot.records.get(invocation_id)
@@ -178,6 +181,8 @@ def renew(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int) -> int | None
     if record.status == "ready":
         slot.due.drop(f"ready:{invocation_id}")
         slot.move(invocation_id, record, "running", now_ms)
+    if alone:
+        record.alone = record.epoch
     slot.due.put(f"lease:{invocation_id}", now_ms + lease_ms)
     return record.length
 

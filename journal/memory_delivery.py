@@ -90,7 +90,7 @@ def deliver(
             output = Output(now_ms, Failure(409, "cancelled", {}))
             return _ended(invocation_id, output, end(slot, invocation_id, record, output, now_ms))
         # What failed too often may try to compensate.
-        record.cancelled, record.failures = record.length, 0
+        record.cancelled, record.failures, record.lost = record.length, 0, 0
     stopped = isinstance(entry, Cancelled)
     return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=stopped, here=here)
 
@@ -212,7 +212,7 @@ def resume(slot: Slot, invocation_id: InvocationId, resumed: Resumed, *, now_ms:
     if record.status != "paused":
         return Delivery("unchanged", status=record.status)
     slot.write(invocation_id, record, resumed)
-    record.failures = 0
+    record.failures = record.lost = 0
     return Delivery("delivered", [slot.make_ready(invocation_id, record, now_ms)])
 
 

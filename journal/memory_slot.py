@@ -45,6 +45,8 @@ class Record:
     worker: str | None = None
     seq: int | None = None
     failures: int | None = None
+    lost: int | None = None
+    alone: int | None = None
     last_failure: str | None = None
     redelivery_ms: int | None = None
     mode: str = ""
@@ -99,6 +101,8 @@ class Record:
             "worker": self.worker,
             "seq": self.seq,
             "failures": self.failures,
+            "lost": self.lost,
+            "alone": self.alone,
             "last_failure": self.last_failure,
             "redelivery": self.redelivery_ms,
             "mode": self.mode or None,

@@ -173,12 +173,14 @@ class MemoryStore(MemoryOutside, MemoryReads):
         slot, now_ms = self._at(invocation_id)
         return settled(lambda: acknowledge(slot, invocation_id, reply=reply, sent=sent, cascade=cascade, now_ms=now_ms))
 
-    def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> asyncio.Future[Sequence[int | None]]:
+    def renew(
+        self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False
+    ) -> asyncio.Future[Sequence[int | None]]:
         """See `Store.renew`."""
         lengths = []
         for lease in leases:
             slot, now_ms = self._at(lease.invocation_id)
-            lengths.append(attempt.renew(slot, lease, now_ms=now_ms, lease_ms=lease_ms))
+            lengths.append(attempt.renew(slot, lease, now_ms=now_ms, lease_ms=lease_ms, alone=alone))
         return settled(lambda: lengths)
 
     def _admit(self, admission: Admission, lease_ms: int) -> Admitted:

@@ -12,7 +12,7 @@ from perdure.schemas.ids import InvocationId
 
 from .memory_objects import enter
 from .memory_slot import REDELIVERY_MS_MAX, REPLY_LEASE_MS, Record, Slot
-from .store import CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, Swept
+from .store import SUSPECT_AFTER, CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, Swept, lost_delay_ms
 
 SWEEP_MEMBERS_MAX = 100
 """Deadlines of one sweep, as on Redis: what is left is done by the next one."""
@@ -120,13 +120,21 @@ def _start(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int)
     return slot.make_ready(invocation_id, record, now_ms)
 
 
-def _lease_ended(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue:
+def _lease_ended(slot: Slot, invocation_id: InvocationId, record: Record, now_ms: int) -> ResumeDue | None:
     # The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused.
-    text = f"worker {record.worker or '?'} stopped answering and its lease ended"
-    slot.write(invocation_id, record, AttemptFailed(now_ms, text, "", "", 0))
-    record.failures = (record.failures or 0) + 1
-    record.last_failure = text
-    return slot.make_ready(invocation_id, record, now_ms)
+    lost = record.lost or 0
+    if lost >= SUSPECT_AFTER and record.alone != record.epoch:
+        # It only waited for its turn to run alone: another one took the worker down.
+        return slot.make_ready(invocation_id, record, now_ms)
+    text, delay_ms = f"worker {record.worker or '?'} stopped answering and its lease ended", lost_delay_ms(lost + 1)
+    slot.write(invocation_id, record, AttemptFailed(now_ms, text, "", "", delay_ms))
+    record.failures, record.lost, record.last_failure = (record.failures or 0) + 1, lost + 1, text
+    if not delay_ms:
+        return slot.make_ready(invocation_id, record, now_ms)
+    record.worker = ""
+    slot.move(invocation_id, record, "backing-off", now_ms)
+    slot.due.put(f"retry:{invocation_id}", now_ms + delay_ms)
+    return None
 
 
 def _timer_fired(slot: Slot, invocation_id: InvocationId, record: Record, *, index: int, now_ms: int) -> Due | None:

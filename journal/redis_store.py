@@ -292,10 +292,11 @@ class RedisStore(RedisOutside, RedisReads):
             members.append(f"cascade:{invocation_id}")
         await self._script("acknowledge", keys, (invocation_id, self._keys.prefix(keys.slot), *members), same)
 
-    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Sequence[int | None]:
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Sequence[int | None]:
         """See `Store.renew`."""
         replies = [
-            self._script("renew", self._keys.of(lease.invocation_id), (*lease[:3], lease_ms), same) for lease in leases
+            self._script("renew", self._keys.of(lease.invocation_id), (*lease[:3], lease_ms, int(alone)), same)
+            for lease in leases
         ]
         return [None if reply < 0 else reply for reply in await all_of(replies)]
 

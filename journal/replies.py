@@ -88,7 +88,7 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
     """The answer of `claim`: what it holds, and how long the whole journal is."""
     if reply is None:
         return None
-    service, handler, key, failures, admitted_at, idempotency_key, mode, source = (
+    service, handler, key, failures, admitted_at, idempotency_key, mode, source, lost = (
         None if part is None else part.decode() for part in reply[1]
     )
     claim = Claim(
@@ -103,6 +103,7 @@ def as_claim(reply: Sequence[Any] | None, lease: Lease) -> tuple[Claim, int] | N
         mode=mode or "",
         state=_state(reply[4]),
         source=source or "",
+        lost=int(lost or 0),
     )
     return claim, reply[2]
 
@@ -266,7 +267,17 @@ def as_shed(reply: Sequence[Any]) -> Shed:
 
 SHOWN = (
     *("service", "handler", "key", "mode", "status", "epoch", "token", "worker", "length", "seq", "failures"),
-    *("last_failure", "idempotency_key", "source", "admitted_at", "completed_at", "redelivery", "retention"),
+    *(
+        "lost",
+        "alone",
+        "last_failure",
+        "idempotency_key",
+        "source",
+        "admitted_at",
+        "completed_at",
+        "redelivery",
+        "retention",
+    ),
     *("journal_retention", "outgoing", "cancelled", "cancellations", "received", "received_bytes"),
     *("waiters", "reply_to", "callers", "output"),
 )

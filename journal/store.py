@@ -26,6 +26,7 @@ from perdure.schemas.ids import InvocationId
 
 from .transitions import (
     ALWAYS_MS,
+    SUSPECT_AFTER,
     Admission,
     Admitted,
     Appended,
@@ -58,10 +59,12 @@ from .transitions import (
     Summary,
     Swept,
     caller_of,
+    lost_delay_ms,
 )
 
 __all__ = [
     "ALWAYS_MS",
+    "SUSPECT_AFTER",
     "Admission",
     "Admitted",
     "Appended",
@@ -95,6 +98,7 @@ __all__ = [
     "Summary",
     "Swept",
     "caller_of",
+    "lost_delay_ms",
 ]
 
 
@@ -315,8 +319,15 @@ class Store(Protocol):
         there is one and it is not `force`d: nothing was changed then.
         """
 
-    def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Awaitable[Sequence[int | None]]:
-        """Renew leases; for each the journal's length, or `None` where it is lost."""
+    def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Awaitable[Sequence[int | None]]:
+        """Renew leases; for each the journal's length, or `None` where it is lost.
+
+        Args:
+            leases: Any number.
+            lease_ms: How long they hold from now on.
+            alone: Whether these attempts begin to run, which was put off: an invocation that was lost `SUSPECT_AFTER`
+                times in a row is not counted as lost before that.
+        """
 
     def expire(self, worker: str) -> Awaitable[int]:
         """End every lease of a worker that is known to be dead; returns how many it held.

@@ -155,7 +155,10 @@ Admitted = Claimed | Scheduled | Queued | Full | Duplicate
 
 
 class Claim(NamedTuple):
-    """Everything that an attempt starts from. `entries` are complete, oldest first."""
+    """Everything that an attempt starts from. `entries` are complete, oldest first.
+
+    `lost` is how many attempts in a row, without progress between them, ended with their worker.
+    """
 
     lease: Lease
     service: str
@@ -168,6 +171,23 @@ class Claim(NamedTuple):
     mode: str = ""
     state: State | None = None
     source: str = ""
+    lost: int = 0
+
+
+SUSPECT_AFTER: Final = 3
+"""An invocation that was lost with its worker so often in a row may be what kills workers. A worker runs such ones one
+at a time, so that it is known who takes the next worker down. Twice is bad luck: a deployment by SIGKILL, a machine."""
+
+LOST_DELAY_MS: Final = 1_000
+LOST_DELAY_MS_MAX: Final = 60_000
+"""Before a suspect is tried again, doubling: meanwhile its victims get on."""
+
+
+def lost_delay_ms(lost: int) -> int:
+    """How long an invocation waits that was lost so often in a row; 0: it goes on at once elsewhere."""
+    if lost < SUSPECT_AFTER:
+        return 0
+    return min(LOST_DELAY_MS_MAX, LOST_DELAY_MS << min(lost - SUSPECT_AFTER, 16))
 
 
 class Appended(NamedTuple):

@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass, replace
 
-from perdure.journal.store import Claim, Lease, Store
-from perdure.schemas.errors import FencedError
+from perdure.journal.store import SUSPECT_AFTER, Claim, Lease, Store
+from perdure.schemas.errors import FencedError, PerdureError
 from perdure.schemas.ids import InvocationId
 
 from .actions import Actions
@@ -33,6 +33,9 @@ DRAIN_LOOK_S = 0.05
 ROOM_LOOK_S = 0.05
 """After so long without room, attempts that only wait for the outside are suspended at once."""
 
+TURN_LOOK_S = 0.05
+"""Between two looks at whether another suspect still runs: suspects have waited for a second or more before."""
+
 ABANDON_MS = 2_000
 """After the grace, for handlers to end once they were cancelled."""
 
@@ -46,6 +49,7 @@ class AttemptSettings:
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
         payload_bytes_max: A longer result is refused.
+        lease_ms: How long a lease holds.
         strict_arguments: A replayed command with other arguments than before pauses. For tests.
     """
 
@@ -53,6 +57,7 @@ class AttemptSettings:
     always_replay: bool
     journal_entries_max: int
     payload_bytes_max: int
+    lease_ms: int
     strict_arguments: bool = False
 
 
@@ -102,6 +107,7 @@ class Attempts:
         self._latest: dict[InvocationId, Attempt] = {}
         self._limits: dict[tuple[str, str, bool], AttemptLimits] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._suspect: Attempt | None = None
         self._changed = asyncio.Event()
 
     def learn(self, mains: Set[tuple[str, str]]) -> None:
@@ -216,18 +222,39 @@ class Attempts:
     async def _run(self, attempt: Attempt) -> None:
         invocation_id = attempt.invocation_id
         try:
+            if attempt.claim.lost >= SUSPECT_AFTER:
+                await self._turn(attempt)
             end = await run_attempt(attempt)
         except Exception:
             # A bug of ours must cost one attempt, not the worker; its lease ends and another one tries.
             logger.exception("the attempt of %s ended in an internal error", invocation_id)
             return
         finally:
+            self._let_next(attempt)
             del self._running[attempt.claim.lease]
             if self._latest.get(invocation_id) is attempt:
                 del self._latest[invocation_id]
             self._changed.set()
         _log(attempt, end)
         self._on_end(attempt, end)
+
+    async def _turn(self, attempt: Attempt) -> None:
+        """Return when no other suspect runs here, or when it is to leave: what dies with it then is not its doing."""
+        while self._suspect is not None and attempt.departure is None:
+            await self._clock.sleep(TURN_LOOK_S)
+        if attempt.departure is not None:
+            return
+        self._suspect = attempt
+        attempt.writer.on_progress = lambda: self._let_next(attempt)
+        try:
+            await self._store.renew([attempt.claim.lease], lease_ms=self._settings.lease_ms, alone=True)
+        except PerdureError as error:
+            # It is not counted, then, if its worker dies.
+            logger.warning("%s runs alone, which could not be written down: %s", attempt.invocation_id, error)
+
+    def _let_next(self, attempt: Attempt) -> None:
+        if self._suspect is attempt:
+            self._suspect = None
 
     def _limits_of(self, handler: Handler, *, idempotent: bool) -> AttemptLimits:
         cached = self._limits.get((handler.service, handler.name, idempotent))

@@ -7,6 +7,7 @@ import traceback
 from contextlib import AsyncExitStack
 
 from perdure.journal.retry import next_delay_ms
+from perdure.journal.store import SUSPECT_AFTER
 from perdure.schemas.entries import OUTGOING, AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
 from perdure.schemas.errors import (
     DecodeError,
@@ -73,6 +74,9 @@ async def _outcome(attempt: Attempt) -> Outcome | None:
     """The handler's outcome; `None` where the attempt departs without one."""
     try:
         attempt.begin()
+        if attempt.departure is not None:
+            # It was told to leave before it began.
+            return None
         _refuse_if_exhausted(attempt)
         try:
             outcome = await _call(attempt)
@@ -179,9 +183,13 @@ class _ExhaustedError(PerdureError):
 def _refuse_if_exhausted(attempt: Attempt) -> None:
     attempts_max = attempt.limits.retry.policy.attempts_max
     if attempts_max is not None and attempt.claim.failures >= attempts_max:
+        claim = attempt.claim
+        how = "by taking its worker down"
+        if claim.lost <= SUSPECT_AFTER:
+            how = "together with its worker, by taking its worker down or beside another one that did"
         raise _ExhaustedError(
-            f"{attempt.invocation_id} failed {attempt.claim.failures} times without progress, the last times by taking "
-            "its worker down. Look at its journal and the worker's logs, then resume it."
+            f"{attempt.invocation_id} failed {claim.failures} times without progress, the last {claim.lost} times "
+            f"{how}. Look at its journal, and at the logs of workers and machine (out of memory?), then resume it."
         )
 
 

@@ -43,6 +43,8 @@ class JournalWriter:
     learned = False
     """Whether this attempt has received a result that it did not start from."""
     progressed = False
+    on_progress: Callable[[], None] | None = None
+    """Called once, when the first entry of the attempt stands in the journal."""
     """Whether this attempt has appended anything but failures."""
     sends = False
     """Whether this attempt has written anything that has to reach something beside the journal."""
@@ -179,6 +181,9 @@ class JournalWriter:
             self.close()
             self._on_loss(error)
             return
+        if self.progressed and self.on_progress is not None:
+            told, self.on_progress = self.on_progress, None
+            told()
         if self.machine.pending or self._fetching:
             self.flush_soon()
         if self._quiet:

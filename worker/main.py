@@ -238,6 +238,7 @@ def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
         reply_durable=settings.reply_durable,
         attempts=AttemptSettings(
             inactivity_ms=int(settings.inactivity_timeout_s * 1000),
+            lease_ms=int(settings.lease_s * 1000),
             always_replay=settings.always_replay,
             strict_arguments=settings.strict_arguments,
             journal_entries_max=settings.journal_entries_max,

@@ -34,7 +34,7 @@ for i = first + 2 * timers, #ARGV, 2 do
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[1], ARGV[i], ARGV[i + 1])
 end
 if ARGV[5] == '1' or ARGV[5] == '3' then
-  redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4], 'failures', 0)
+  redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4], 'failures', 0, 'lost', 0)
 else
   redis.call('HSET', KEYS[1], 'length', length, 'seq', ARGV[4])
 end

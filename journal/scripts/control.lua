@@ -43,7 +43,7 @@ end
 if what == 'resume' then
   if status ~= 'paused' then return {'unchanged', status} end
   write('resumed', ARGV[3])
-  redis.call('HSET', KEYS[1], 'length', length, 'failures', 0)
+  redis.call('HSET', KEYS[1], 'length', length, 'failures', 0, 'lost', 0)
   make_ready(KEYS, id, status, now)
   return {'done', {'resume', h[9], h[7]}, false}
 end

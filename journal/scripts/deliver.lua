@@ -54,7 +54,7 @@ if kind == 'cancelled' and waits then
 end
 redis.call('HSET', KEYS[1], 'length', length)
 -- For `leave`: an attempt that has not seen it does not back off. What failed too often may try to compensate.
-if kind == 'cancelled' then redis.call('HSET', KEYS[1], 'cancelled', length, 'failures', 0) end
+if kind == 'cancelled' then redis.call('HSET', KEYS[1], 'cancelled', length, 'failures', 0, 'lost', 0) end
 if h[1] == 'suspended' or (kind == 'cancelled' and (h[1] == 'backing-off' or h[1] == 'paused')) then
   make_ready(KEYS, id, h[1], now)
   return {'delivered', {'resume', h[9], h[7]}, false}

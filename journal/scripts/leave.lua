@@ -39,9 +39,11 @@ for i = 15, 14 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i
 -- Without a worker no renewal that comes late takes it up again.
 redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
 if cancelled then
-  redis.call('HSET', KEYS[1], 'failures', 0)
+  redis.call('HSET', KEYS[1], 'failures', 0, 'lost', 0)
 elseif ARGV[9] ~= '0' then
   redis.call('HINCRBY', KEYS[1], 'failures', ARGV[9])
+  -- It failed, and its worker lived.
+  redis.call('HSET', KEYS[1], 'lost', 0)
 end
 if ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'last_failure', ARGV[10]) end
 if status == 'ready' then

@@ -30,19 +30,34 @@ end
 
 local on = {}
 
--- The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused.
+-- As `transitions.SUSPECT_AFTER` and its delays, in ms.
+local SUSPECT_AFTER, LOST_DELAY_MS, LOST_DELAY_MS_MAX = 3, 1000, 60000
+
+-- The worker died or froze: this counts as a failed attempt, so that what kills its workers ends paused. What was lost so
+-- often in a row is run alone, and not counted before its turn: then another one took the worker down. It waits, too, so
+-- that the workers are not all that it takes down.
 function on.lease(keys, id, h, _, score)
   if h[2] ~= 'running' then return end
   if not ends_leases and score > 0 then
     held = held + 1
     return true
   end
+  local about = redis.call('HMGET', keys[1], 'lost', 'alone')
+  local lost = tonumber(about[1] or '0')
+  if lost >= SUSPECT_AFTER and about[2] ~= h[1] then return wake(keys, id, h) end
+  lost = lost + 1
+  local delay = 0
+  if lost >= SUSPECT_AFTER then delay = math.min(LOST_DELAY_MS_MAX, LOST_DELAY_MS * 2 ^ (lost - SUSPECT_AFTER)) end
   local text = 'worker ' .. (h[4] or '?') .. ' stopped answering and its lease ended'
   event(keys, id, h, 'attempt_failed', '{"at":' .. whole(now) .. ',"error":' .. cjson.encode(text) ..
-    ',"stack":"","command":"","retry_ms":0}')
+    ',"stack":"","command":"","retry_ms":' .. whole(delay) .. '}')
   redis.call('HINCRBY', keys[1], 'failures', 1)
-  redis.call('HSET', keys[1], 'last_failure', text)
-  wake(keys, id, h)
+  redis.call('HSET', keys[1], 'last_failure', text, 'lost', lost)
+  if delay == 0 then return wake(keys, id, h) end
+  -- Without a worker no renewal that comes late takes it up again.
+  redis.call('HSET', keys[1], 'status', 'backing-off', 'worker', '')
+  reindex(keys[4], id, h[2], 'backing-off', now)
+  redis.call('ZADD', keys[3], whole(now + delay), 'retry:' .. id)
 end
 
 function on.retry(keys, id, h) if h[2] == 'backing-off' then wake(keys, id, h) end end

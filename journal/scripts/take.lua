@@ -1,5 +1,5 @@
 -- Included after `prelude`: claims a ready invocation for a new attempt, if its epoch is still `expected`.
--- Returns false where it is not, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key, mode, source}, length,
+-- Returns false where it is not, else {epoch, {service, handler, key, failures, admitted_at, idempotency_key, mode, source, lost}, length,
 -- entries, state or false}
 local function take(keys, slot, id, expected, token, worker, lease_ms, body, entries_max)
   local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'token', 'length')
@@ -17,7 +17,7 @@ local function take(keys, slot, id, expected, token, worker, lease_ms, body, ent
     redis.call('ZADD', keys[3], whole(now + lease_ms), 'lease:' .. id)
   end
   local target = redis.call('HMGET', keys[1], 'service', 'handler', 'key', 'failures', 'admitted_at', 'idempotency_key', 'mode',
-    'source')
+    'source', 'lost')
   local state = false
   if target[3] and target[3] ~= '' then
     -- include state

@@ -14,12 +14,11 @@ import argparse
 import importlib
 import random
 import sys
+import tempfile
 import time
-
-from perdure.worker.clock import system_random
+from pathlib import Path
 
 from .mutation import Mutator
-from .targets import TARGETS
 
 INPUTS_PER_TURN = 500
 """Of one target, before the next one has its turn."""
@@ -29,19 +28,21 @@ def main() -> int:
     """Fuzz, and return how many targets were broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=system_random().randrange(2**32))
-    parser.add_argument("--target", choices=sorted(TARGETS), action="append")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--target", action="append", help="Repeatable; without it all, one after the other.")
     parser.add_argument("--atheris", action="store_true", help="Led by coverage; one --target, libFuzzer's flags last.")
     parser.add_argument("rest", nargs="*")
     asked = parser.parse_args()
-    names = asked.target or sorted(TARGETS)
     if asked.atheris:
-        return _led_by_coverage(names[0], asked.rest)
+        return _led_by_coverage(asked.target[0], asked.rest)
     _say(f"seed {asked.seed}")
-    return _mutate(names, seconds=asked.seconds, seed=asked.seed)
+    return _mutate(asked.target, seconds=asked.seconds, seed=asked.seed)
 
 
-def _mutate(names: list[str], *, seconds: float, seed: int) -> int:
+def _mutate(asked: list[str] | None, *, seconds: float, seed: int) -> int:
+    from .targets import TARGETS
+
+    names = asked or sorted(TARGETS)
     until_s = time.monotonic() + seconds
     mutators = {name: Mutator(TARGETS[name].seeds, random.Random(f"{seed} {name}")) for name in names}
     counts = dict.fromkeys(names, 0)
@@ -70,10 +71,15 @@ def _say(line: str) -> None:
 def _led_by_coverage(name: str, flags: list[str]) -> int:
     # Not among our dependencies: it has no wheels for every Python that we run on.
     atheris = importlib.import_module("atheris")
-    atheris.instrument_all()
-    check = TARGETS[name].check
-    atheris.Setup([sys.argv[0], *flags], lambda data: check(bytes(data)))
-    atheris.Fuzz()
+    # Nothing of ours is imported before: what is imported in this block, and nothing else, is instrumented.
+    with atheris.instrument_imports(include=["perdure"]):
+        from .targets import TARGETS
+    target = TARGETS[name]
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, data in enumerate(target.seeds):
+            (Path(corpus) / str(number)).write_bytes(data)
+        atheris.Setup([sys.argv[0], corpus, *flags], lambda data: target.check(bytes(data)))
+        atheris.Fuzz()
     return 0
 
 

@@ -178,6 +178,10 @@ def settings_of(name: str) -> EngineSettings:
         record_bytes_max=100_000,
         reply_durable=False,
         attempts=AttemptSettings(
-            inactivity_ms=300, always_replay=False, journal_entries_max=1_000, payload_bytes_max=100_000
+            lease_ms=LEASE_MS,
+            inactivity_ms=300,
+            always_replay=False,
+            journal_entries_max=1_000,
+            payload_bytes_max=100_000,
         ),
     )

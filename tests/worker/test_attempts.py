@@ -26,7 +26,9 @@ from perdure.worker.workflow import Workflow
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import Stage, handler_from
 
-SETTINGS = AttemptSettings(inactivity_ms=5_000, always_replay=False, journal_entries_max=1_000, payload_bytes_max=1_000)
+SETTINGS = AttemptSettings(
+    inactivity_ms=5_000, always_replay=False, journal_entries_max=1_000, payload_bytes_max=1_000, lease_ms=10_000
+)
 
 
 class Crew:
@@ -50,7 +52,9 @@ class Crew:
                         await self.gate.wait()
                     except asyncio.CancelledError:
                         self.effects["cancelled"] += 1
-            elif kind == "busy":
+            elif kind in ("busy", "late"):
+                if kind == "late":
+                    await ctx.run("first", lambda: None)
 
                 async def step() -> None:
                     await self.gate.wait()
