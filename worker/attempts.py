@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from .conclusion import run_attempt
 from .departures import AttemptEnd, Completed, Left, Losing, Lost, Released, Releasing
 from .handler import Handler, HandlerMode
 from .sealing import Sealer
+from .service_kinds import mains_in
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,10 @@ class Attempts:
         self._suspect: Attempt | None = None
         self._changed = asyncio.Event()
 
-    def learn(self, mains: Set[tuple[str, str]]) -> None:
-        """Take what others say of their services; for those that run here the application knows better."""
-        self.mains.update(main for main in mains if main[0] not in self._application.services)
+    def learn(self, descriptions: Mapping[str, str]) -> None:
+        """Take what others say of their services, which handlers here may call by name; see `service_kinds`."""
+        # For those that run here the application knows better.
+        self.mains.update(main for main in mains_in(descriptions) if main[0] not in self._application.services)
 
     def open(self, tasks: asyncio.TaskGroup) -> None:
         """Run attempts in this group from here on."""

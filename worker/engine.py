@@ -50,7 +50,6 @@ from .leases import Renewal
 from .outbox import Outbox
 from .readings import EnvelopeReading, Reading, SubscriptionReading
 from .replying import Replies
-from .service_kinds import mains_in
 from .sources import Feed, Source, Turns
 from .timers import Timers
 from .topics import dead_letter_topic, resume_topic, service_topic
@@ -293,7 +292,7 @@ class Engine:
             PerdureError: What is needed at the start cannot be had.
             ExceptionGroup: A part failed in a way that it does not mend by itself; the worker must be started anew.
         """
-        await self._learn()
+        self._attempts.learn(await self._store.descriptions())
         for source in self._sources:
             await source.committer.start()
         async with asyncio.TaskGroup() as parts:
@@ -328,16 +327,12 @@ class Engine:
         except (TimeoutError, PerdureError) as error:
             logger.warning("not all was said while stopping, and other workers will do what is left: %r", error)
 
-    async def _learn(self) -> None:
-        # What handlers call by name only may be a workflow of another application.
-        self._attempts.learn(mains_in(await self._store.descriptions()))
-
     async def _heartbeat(self) -> None:
         while True:
             try:
                 facts = self._facts | {"waits": self._ceiling.waits}
                 workers = await self._store.heartbeat(self._settings.worker, facts)
-                await self._learn()
+                self._attempts.learn(await self._store.descriptions())
                 self._timers.share_with(workers)
                 self._ceiling.share_with(workers)
             except PerdureError as error:
