@@ -31,6 +31,7 @@ class ServerFacts(NamedTuple):
     maxmemory_policy: str | None = None
     stream_node_bytes_max: int | None = None
     waitaof: bool | None = None
+    primary: str | None = None
 
     def describe(self) -> str:
         """`Valkey 9.1.0, append-only file on (fsync everysec), policy noeviction`."""
@@ -71,6 +72,7 @@ def read_facts(info: Mapping[str, str], config: Mapping[str, str]) -> ServerFact
         maxmemory_bytes=_number(config.get("maxmemory") or info.get("maxmemory")),
         maxmemory_policy=config.get("maxmemory-policy") or info.get("maxmemory_policy"),
         stream_node_bytes_max=_number(config.get("stream-node-max-bytes")),
+        primary=f"{info['master_host']}:{info.get('master_port')}" if "master_host" in info else None,
         waitaof=None if version is None else kind == "valkey" or parse_version(version) >= _WAITAOF_MIN,
     )
 
@@ -123,8 +125,13 @@ def _place_problems(facts: ServerFacts, *, cluster: bool) -> list[Problem]:
         newest = f"{least[0]}.{least[1]}"
         problems.append(Problem(f"It is {name} {facts.version}.", f"upgrade to {name} {newest} or later", True))
     if facts.role in ("slave", "replica"):
+        named = facts.primary or "not this one"
         problems.append(
-            Problem("It is a replica, which refuses writes.", "let PERDURE_REDIS_URL name the primary", True)
+            Problem(
+                "It is a replica, which refuses writes.",
+                f"let PERDURE_REDIS_URL name the primary, {named}",
+                True,
+            )
         )
     if facts.cluster is not None and facts.cluster is not cluster:
         problems.append(

@@ -67,10 +67,10 @@ async def connect(endpoint: Endpoint, greetings: Iterable[tuple[Argument, ...]] 
     place = str(Address(endpoint.host, endpoint.port))
     try:
         _, link = await loop.create_connection(
-            lambda: Link(loop, place), endpoint.host, endpoint.port, ssl=endpoint.ssl
+            lambda: Link(loop, place, tls=endpoint.ssl is not None), endpoint.host, endpoint.port, ssl=endpoint.ssl
         )
     except ssl.SSLError as error:
-        raise StoreError(unreachable(place, error)) from error
+        raise StoreError(unreachable(place, error, tls=True)) from error
     login: list[tuple[Argument, ...]] = []
     if endpoint.password is not None:
         user = () if endpoint.username is None else (endpoint.username,)
@@ -89,9 +89,10 @@ async def connect(endpoint: Endpoint, greetings: Iterable[tuple[Argument, ...]] 
 class Link(asyncio.Protocol):
     """One TCP connection: bytes to replies, each handed to `deliver`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, place: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, place: str, *, tls: bool) -> None:
         self.loop = loop
         self._place = place
+        self._tls = tls
         self.closed = asyncio.Event()
         self.transport: asyncio.Transport
         self.deliver: Callable[[Any], None] = self._greeted
@@ -134,7 +135,7 @@ class Link(asyncio.Protocol):
         self.closed.set()
         if self._greeting is not None and not self._greeting.done():
             why = OSError("it closed the connection during the greeting") if exc is None else exc
-            self._greeting.set_exception(StoreError(unreachable(self._place, why)))
+            self._greeting.set_exception(StoreError(unreachable(self._place, why, tls=self._tls)))
 
     async def greet(self, commands: list[tuple[Argument, ...]]) -> None:
         """Send the connection's first commands and wait for all replies.

@@ -12,8 +12,9 @@ from perdure.schemas.ids import PLACES
 from .durability import ServerFacts, read_facts
 from .keys import Keys
 from .redis_config import RedisConfig
-from .redis_line import Line
+from .redis_line import Line, Refusal
 from .redis_places import cluster_map, locate
+from .redis_rights import missing_rights, probes
 
 FORMAT: Final = 1
 """Version of what stands under a namespace's keys; a worker refuses one that it does not know."""
@@ -102,6 +103,30 @@ async def server_facts(config: RedisConfig) -> ServerFacts:
         fields = {name: value for name, _, value in split}
     settings = {pair[0].decode(): pair[1].decode() for pair in pairs if isinstance(pair, list) and pair}
     return read_facts(fields, settings)
+
+
+async def forbidden(config: RedisConfig, namespace: str, *, waitaof: bool, cluster: bool) -> list[str]:
+    """Say which of the rights that are needed the user lacks, as `redis_rights.missing_rights` does; changes nothing.
+
+    Args:
+        config: The server.
+        namespace: Whose keys and channels.
+        waitaof: Whether the server knows WAITAOF.
+        cluster: Whether it is a cluster's node.
+
+    Raises:
+        SettingsError: The login is wrong.
+        StoreError: Redis does not answer.
+    """
+    asked = probes(namespace, waitaof=waitaof, cluster=cluster)
+    async with opened(config) as line:
+        begun, *answers, ended = await line.ask_all([("MULTI",), *[right.command for right in asked], ("DISCARD",)])
+    refused = [name for name, answer in (("multi", begun), ("discard", ended)) if _denied(answer)]
+    return [f"+{name}" for name in refused] or missing_rights(asked, answers)
+
+
+def _denied(answer: object) -> bool:
+    return isinstance(answer, Refusal) and answer.kind == "no permission"
 
 
 @contextlib.asynccontextmanager

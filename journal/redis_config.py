@@ -208,24 +208,31 @@ _TLS_MENDS = (
     ("certificate_verify_failed", "let ssl_ca_certs name the PEM file of the authority that signed its certificate"),
     ("certificate_required", "name the client's certificate with ssl_certfile and ssl_keyfile"),
     ("unknown_ca", "have the client's certificate (ssl_certfile) signed by an authority that the server trusts"),
-    ("wrong_version_number", "it speaks no TLS at that port: use redis://, or its TLS port"),
-    ("record_layer_failure", "it speaks no TLS at that port: use redis://, or its TLS port"),
+    ("wrong_version_number", "if it speaks no TLS at that port, use redis://, or its TLS port"),
+    ("record_layer_failure", "if it speaks no TLS at that port, use redis://, or its TLS port"),
 )
 
 
-def unreachable(address: str, error: BaseException) -> str:
+def unreachable(address: str, error: BaseException, *, tls: bool) -> str:
     """Say that a server cannot be reached, why, and what mends it.
 
     Args:
         address: Where it should be.
         error: What the attempt to connect raised.
+        tls: Whether TLS was tried.
     """
     why = str(error) or "no answer in time"
     plain = why.lower().replace(" ", "_")
     for symptom, mend in _TLS_MENDS:
         if symptom.replace(" ", "_") in plain:
             return f"Redis {address} cannot be spoken to with TLS ({why}): {mend}, in PERDURE_REDIS_URL."
-    return f"Redis {address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL."
+    hint = ""
+    if "closed" in plain or "reset" in plain:
+        wants_one = "; if it asks clients for certificates, name one with ssl_certfile and ssl_keyfile"
+        hint = wants_one if tls else "; if it speaks TLS, use rediss://"
+    elif tls and "time" in plain:
+        hint = "; if it speaks no TLS at that port, use redis://, or its TLS port"
+    return f"Redis {address} does not answer ({why}): start it, or mend PERDURE_REDIS_URL{hint}."
 
 
 def _address(place: str, port: int) -> Address:

@@ -245,6 +245,6 @@ def _translated(config: RedisConfig) -> Iterator[None]:
         # Reached while connecting only: answers to commands are values.
         raise _refusal(error).to_error(config) from error
     except (ConnectionError, TimeoutError, OSError) as error:
-        raise StoreError(unreachable(config.address, error)) from error
+        raise StoreError(unreachable(config.address, error, tls=config.tls)) from error
     except RedisError as error:
         raise StoreError(f"The connection to Redis {config.address} cannot be used: {error}.") from error

@@ -125,7 +125,8 @@ def _cluster(config: RedisConfig, also: Iterable[Address]) -> Search[ClusterMap]
             continue
         state, slots = answers
         if isinstance(slots, Refusal):
-            failures.append(slots.to_error(config.at(place)).args[0])
+            mend = "take cluster=true out of PERDURE_REDIS_URL." if "disabled" in slots.text else "grant it."
+            failures.append(f"{place} refuses ({slots.text}): {mend}")
             continue
         found = read_cluster(slots, asked=place)
         if not isinstance(state, Refusal) and HEALTHY in state:

@@ -137,7 +137,7 @@ class Subscriber:
                 link.send((b"PING",))
 
     def _lost(self, error: OSError) -> StoreError:
-        return StoreError(unreachable(self._config.address, error))
+        return StoreError(unreachable(self._config.address, error, tls=self._config.tls))
 
     def _deliver(self, reply: Any) -> None:
         self._heard = True

@@ -6,40 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.metadata import version
 from platform import python_version
-from typing import Literal, NamedTuple
 
 from perdure.journal.connected_store import connected_store
-from perdure.journal.durability import durability_problems
 from perdure.journal.inspection import duration_text
 from perdure.journal.keys import Keys
-from perdure.journal.redis_admin import FORMAT, opened, read_namespace, server_facts
-from perdure.journal.store import Memory
+from perdure.journal.redis_admin import FORMAT, opened, read_namespace
 from perdure.schemas.errors import BrokerError, PerdureError
 
 from .application import Application
-from .ceiling import HOLD_FROM, SHED_FROM
+from .findings import Finding
 from .kafka_admin import describe_cluster
 from .kafka_config import ClusterView
+from .redis_findings import examine_redis
 from .settings import Settings, unknown_variables
 from .subscriptions import Subscription, by_group
 from .topics import plan_topics
-
-Level = Literal["ok", "advice", "problem"]
 
 LOOK_TIMEOUT_S = 15.0
 """For each look: above the timeouts of the clients that look."""
 
 WORKER_SILENT_MS = 15_000
 """A worker is said to be silent after it: three heartbeats."""
-
-
-class Finding(NamedTuple):
-    """What was looked at, what was found, and what mends it (empty where nothing is to mend)."""
-
-    level: Level
-    what: str
-    found: str
-    mend: str = ""
 
 
 async def examine(
@@ -57,7 +44,7 @@ async def examine(
     findings = [Finding("ok", "versions", f"Python {python_version()}, {versions}")]
     findings += [Finding("advice", "settings", line) for line in unknown_variables(names)]
     looks = (
-        ("Redis", lambda: _redis(settings)),
+        ("Redis", lambda: examine_redis(settings)),
         ("namespace", lambda: _namespace(settings)),
         ("Kafka", lambda: _kafka(settings, application, target)),
     )
@@ -76,32 +63,6 @@ async def _bounded(what: str, look: Callable[[], Awaitable[list[Finding]]]) -> l
         return [Finding("problem", what, str(error), "start Kafka, or mend PERDURE_BOOTSTRAP_SERVERS")]
     except PerdureError as error:
         return [Finding("problem", what, str(error))]
-
-
-async def _redis(settings: Settings) -> list[Finding]:
-    facts = await server_facts(settings.redis_config)
-    findings = [Finding("ok", "Redis", f"{settings.redis_config.address}: {facts.describe()}")]
-    findings += [
-        Finding("problem" if problem.loses_data else "advice", "Redis", problem.what, problem.mend)
-        for problem in durability_problems(facts, replicas=settings.replicas)
-    ]
-    findings += _memory(Memory(facts.used_bytes or 0, facts.maxmemory_bytes or 0))
-    if facts.waitaof is False:
-        findings.append(
-            Finding("advice", "Redis", "It has no WAITAOF: offsets lag two seconds behind.", "upgrade to 7.2 or later")
-        )
-    return findings
-
-
-def _memory(memory: Memory) -> list[Finding]:
-    mend = "redis-cli CONFIG SET maxmemory ..., shorter retention, or `perdure invocations purge`"
-    if memory.share >= HOLD_FROM:
-        found = f"It has {memory.describe()} in use: new work waits in Kafka, what is in progress goes on."
-        return [Finding("problem", "Redis", found, mend)]
-    if memory.share >= SHED_FROM:
-        found = f"It has {memory.describe()} in use: journals of completed invocations are removed early."
-        return [Finding("advice", "Redis", found, mend)]
-    return []
 
 
 async def _namespace(settings: Settings) -> list[Finding]:
@@ -127,7 +88,7 @@ async def _namespace(settings: Settings) -> list[Finding]:
 
 
 async def _workers(settings: Settings, keys: Keys) -> Finding:
-    async with opened(settings.redis_config) as line:
+    async with opened(settings.redis_config, keys.workers) as line:
         seconds, _ = await line.ask("TIME")
         rows = await line.ask("ZRANGE", keys.workers, 0, -1, "WITHSCORES")
     ages = {rows[i].decode(): int(seconds) * 1000 - int(float(rows[i + 1])) for i in range(0, len(rows), 2)}

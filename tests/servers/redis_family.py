@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from perdure.worker.embedded import redis_arguments
 from perdure.worker.server_process import HOST, REDIS_PROBE, ServerProcess, free_port
 from tests.waiting import wait_until
 
+from .certificates import Authority
+
 PRIMARIES = 3
 
 # A node that is silent for so long is taken for dead: a tenth of what people use, so that a test does not wait.
 NODE_TIMEOUT_MS = 1_500
-SENTINEL_DOWN_MS = 1_000
+SENTINEL_DOWN_MS = 2_000
 MASTER = "perdure-primary"
 
 
@@ -217,18 +220,32 @@ class Sentinels:
         await wait_until(changed, timeout_s=30, description="a replica took over")
         return await self.primary()
 
-    async def follows(self, replica: ServerProcess, primary: ServerProcess) -> None:
-        """Wait until a server is a linked replica of another, and the Sentinels may choose it."""
+    async def settled(self) -> None:
+        """Wait until both other servers are linked replicas of the primary."""
 
         async def linked() -> bool:
+            primary = await self.primary()
             try:
-                role = await ask(replica, "ROLE")
+                roles = [await ask(server, "ROLE") for server in self.servers if server is not primary]
             except StoreError:
-                # It ends its connections when it steps down.
+                # One ends its connections when it steps down, or has not started.
                 return False
-            return role[0] == b"slave" and int(role[2]) == primary.port and role[3] == b"connected"
+            return all(
+                role[0] == b"slave" and int(role[2]) == primary.port and role[3] == b"connected" for role in roles
+            )
 
-        await wait_until(linked, timeout_s=30, description="the old primary follows the new one")
+        await wait_until(linked, timeout_s=40, description="the others follow the primary")
+
+    async def step_down(self) -> None:
+        """Have a replica take over from a primary that lives."""
+        before = await self.primary()
+
+        async def changed() -> bool:
+            # Refused while another change of roles is under way.
+            await ask_all(self.sentinels[0], ("SENTINEL", "FAILOVER", MASTER))
+            return await self.primary() is not before
+
+        await wait_until(changed, timeout_s=40, description="the primary stepped down")
 
     def _sentinel(self, number: int, primary: ServerProcess) -> ServerProcess:
         directory = self._directory / f"sentinel-{number}"
@@ -251,3 +268,28 @@ class Sentinels:
 def addresses(servers: Sequence[ServerProcess]) -> list[Address]:
     """Where they are."""
     return [Address(HOST, server.port) for server in servers]
+
+
+async def grant(server: ServerProcess, line: str) -> None:
+    """Carry out an `ACL SETUSER ...` as it stands in a shell."""
+    await ask(server, *shlex.split(line))
+
+
+async def denials(server: ServerProcess) -> list[str]:
+    """What the server has forbidden so far, by the names of the commands or keys."""
+    return [dict(zip(row[::2], row[1::2], strict=True))[b"object"].decode() for row in await ask(server, "ACL", "LOG")]
+
+
+def tls_redis(directory: Path, authority: Authority, *, clients: str = "yes") -> tuple[ServerProcess, int]:
+    """A Redis with TLS, not started yet, and its TLS port; its other port is for the test.
+
+    Args:
+        directory: For its data.
+        authority: Who signs its certificate.
+        clients: Whether clients need certificates: `yes`, `no` or `optional`.
+    """
+    certificate, key = authority.issue("redis")
+    port = free_port(system_random())
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority.ca_file]
+    arguments = ["--tls-port", str(port), "--tls-auth-clients", clients, *map(str, files)]
+    return redis_process(directory, *arguments), port
