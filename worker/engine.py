@@ -237,12 +237,9 @@ class Engine:
 
     def hint(self, message: bytes) -> None:
         """Something was appended to an invocation that this worker runs; or it runs nowhere, and something is due."""
-        text = message.decode("utf-8", "replace")
-        if not is_invocation_id(text):
-            # Anybody may publish: a record can name this channel as the one that waits for its outcome.
-            return
-        invocation_id = InvocationId(text)
-        if not self._attempts.poke(invocation_id):
+        # Anybody may publish: a record can name this channel as the one that waits for its outcome.
+        invocation_id = InvocationId(message.decode("utf-8", "replace"))
+        if is_invocation_id(invocation_id) and not self._attempts.poke(invocation_id):
             self._timers.expect(invocation_id, in_ms=0)
 
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str) -> None:
