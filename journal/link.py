@@ -150,7 +150,13 @@ class Link(asyncio.Protocol):
 
     def send(self, *commands: tuple[Argument, ...]) -> None:
         """Send in one write. What is sent to a lost connection is lost."""
-        self.transport.write(b"".join(pack(command) for command in commands))
+        self.write(b"".join(pack(command) for command in commands))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes. What is sent to a lost connection is lost."""
+        # A closed transport of uvloop raises RuntimeError, where asyncio's own drops what it is given.
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def _greeted(self, reply: Any) -> None:
         self._greetings_left -= 1

@@ -136,8 +136,12 @@ class Line:
         """
         with _translated(self.config):
             packed = self._connection.pack_commands(commands)
-            async with asyncio.timeout(self._reply_timeout_s):
-                await self._connection.send_packed_command(packed, check_health=False)
+            try:
+                async with asyncio.timeout(self._reply_timeout_s):
+                    await self._connection.send_packed_command(packed, check_health=False)
+            except RuntimeError as error:
+                # uvloop's word for a transport that was reset before; asyncio's own has an OSError for it.
+                raise ConnectionError(f"the connection was lost: {error}") from error
 
     async def read(self) -> Any:
         """Return the next answer.

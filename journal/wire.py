@@ -242,10 +242,7 @@ class Wire:
         for call in calls:
             call.sent_at = now
         self._pending.extend(calls)
-        if len(calls) == 1:
-            link.transport.write(calls[0].packed)
-        else:
-            link.transport.write(b"".join([call.packed for call in calls]))
+        link.write(calls[0].packed if len(calls) == 1 else b"".join([call.packed for call in calls]))
 
     def _reply(self, reply: Any) -> None:
         call = self._pending.popleft()

@@ -20,6 +20,7 @@ from perdure.journal.redis_line import Line, Refusal, ThreadLine
 from perdure.schemas.errors import SettingsError, StoreError
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import ServerProcess, free_port
+from tests.chaos.proxy import Proxy
 
 
 @pytest.fixture
@@ -154,6 +155,26 @@ async def test_a_line_connects_anew_after_a_loss_and_sends_nothing_twice(private
             await line.ask("INCR", "n")
         assert await line.ask("GET", "n") == b"1"
         assert line.connections == 2
+
+
+def test_a_connection_that_was_reset_while_idle_is_an_error_and_heals(private_redis: ServerProcess) -> None:
+    """On uvloop, too, whose closed transports raise something of their own."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def ask() -> None:
+        proxy = Proxy(free_port(system_random()), upstream_port=private_redis.port)
+        async with proxy, opened(RedisConfig(host="127.0.0.1", port=proxy.port)) as line:
+            await line.ask("PING")
+            proxy.cut(system_random(), share=1.0)
+            # The loop hears of the reset some turns later; then the transport is closed.
+            for _ in range(100):
+                await asyncio.sleep(0)
+            with pytest.raises(StoreError, match="does not answer"):
+                await line.ask("PING")
+            assert await line.ask("PING") == b"PONG"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
 
 
 async def test_a_frozen_server_is_given_up_in_time(private_redis: ServerProcess) -> None:

@@ -52,6 +52,20 @@ async def test_calls_of_one_tick_are_answered_in_order(private_redis: ServerProc
         assert wire.connected
 
 
+def test_what_is_said_to_a_lost_connection_is_lost(private_redis: ServerProcess) -> None:
+    """Writing to a connection that was reset is no error on uvloop either, whose closed transports raise."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def say() -> None:
+        link = await connect(Endpoint("127.0.0.1", private_redis.port), name="test")
+        link.transport.abort()
+        await link.closed.wait()
+        link.send((b"PING",))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(say())
+
+
 async def test_a_call_made_during_an_outage_waits(
     private_redis: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
