@@ -12,23 +12,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from perdure.journal.connected_store import connected_store
-from perdure.journal.inspection import InvocationView, rows_of, view_of
-from perdure.journal.keys import STATUSES, Keys
-from perdure.journal.redis_admin import open_namespace, opened
+from perdure.journal.inspection import InvocationView, view_of
+from perdure.journal.keys import Keys
+from perdure.journal.redis_admin import open_namespace
 from perdure.journal.redis_store import RedisStore
 from perdure.schemas.entries import Failure
 from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
 from perdure.worker.settings import Settings
 from tests.process.effects import Effects
+from tests.standing import INVOCATIONS_MAX, SHOWN_MAX, journals, left_behind, progress
 
 from .random_layers import layers
 from .random_model import FAILED, Prediction, predict
 from .random_programs import Plan, Root
-
-INVOCATIONS_MAX = 100_000
-SHOWN_MAX = 6
-"""Invocations whose journals a failure shows: what blocks the others is among the oldest."""
 
 LOOK_S = 0.1
 SETTLED_S = 1.0
@@ -81,13 +78,13 @@ class Trial:
         last: object = None
         moved = time.monotonic()
         while True:
-            completed, unfinished = await self._progress()
-            left = [] if unfinished or completed < wanted else await self._left()
+            completed, unfinished = await progress(self._store, self._settings)
+            left = [] if unfinished or completed < wanted else await left_behind(self._store, self._settings)
             if not unfinished and completed >= wanted and not left:
                 return
             paused = [view for view in unfinished if view.status == "paused"]
             if paused:
-                raise AssertionError(f"{len(paused)} are paused.\n{await self._journals(paused)}")
+                raise AssertionError(f"{len(paused)} are paused.\n{await journals(self._store, paused)}")
             seen = (completed, left, [(view.id, view.status, view.entries, view.attempts) for view in unfinished])
             now = time.monotonic()
             if seen != last:
@@ -102,7 +99,7 @@ class Trial:
             if now - moved > patience_s:
                 raise AssertionError(
                     f"Nothing moved for {patience_s:g} s: {completed} of {wanted} invocations completed, "
-                    f"{len(unfinished)} are not, left behind: {left}.\n{await self._journals(unfinished)}"
+                    f"{len(unfinished)} are not, left behind: {left}.\n{await journals(self._store, unfinished)}"
                 )
             await asyncio.sleep(LOOK_S)
 
@@ -120,33 +117,8 @@ class Trial:
             concerned = {found[0] for line in wrong for found in [ID.search(line)] if found}
             views = [view for view in await self._completed() if view.id in concerned]
             raise AssertionError(
-                f"{len(wrong)} violations:\n" + "\n".join(wrong[:20]) + "\n" + await self._journals(views)
+                f"{len(wrong)} violations:\n" + "\n".join(wrong[:20]) + "\n" + await journals(self._store, views)
             )
-
-    async def _progress(self) -> tuple[int, list[InvocationView]]:
-        unfinished = [
-            view_of(summary)
-            for status in STATUSES
-            if status != "completed"
-            for summary in await self._store.list_invocations(status, invocations_max=INVOCATIONS_MAX)
-        ]
-        keys = Keys(self._settings.namespace, slots=self._store.slots)
-        async with opened(self._settings.redis_config) as line:
-            counts = [await line.ask("ZCARD", keys.status(slot, "completed")) for slot in range(self._store.slots)]
-        return sum(counts), unfinished
-
-    async def _left(self) -> list[str]:
-        """Keys of objects that are held or waited for, and deadlines, none of which is to be there at the end."""
-        keys = Keys(self._settings.namespace, slots=self._store.slots)
-        found: list[str] = []
-        async with opened(self._settings.redis_config) as line:
-            for slot in range(self._store.slots):
-                due = await line.ask("ZRANGE", keys.due(slot), 0, -1)
-                found += [member.decode() for member in due]
-            for kind in ("object", "queue"):
-                pattern = f"{self._settings.namespace}:{{*}}:{kind}:*"
-                found += [key.decode() for key in await line.ask("KEYS", pattern)]
-        return found
 
     async def _wrong_counters(self) -> list[str]:
         wrong = []
@@ -194,17 +166,6 @@ class Trial:
         if undisturbed:
             doubled += [key for key, count in times.items() if count > 1]
         return wrong + [f"a step was executed twice: {key}" for key in doubled]
-
-    async def _journals(self, views: list[InvocationView]) -> str:
-        lines = []
-        # The one that began first and moves no more holds up the others.
-        for view in sorted(views, key=lambda view: (view.status == "pending", view.admitted_at_ms or 0))[:SHOWN_MAX]:
-            lines.append(f"{view.target} {view.key or ''} {view.id} is {view.status}: {view.last_failure or ''}")
-            rows = rows_of(await self._store.read_journal(InvocationId(view.id)))
-            lines += [
-                f"  {row.position:3} {row.attempt:3} {row.type} {row.name} {row.result} {row.failure}" for row in rows
-            ]
-        return "\n".join(lines)
 
 
 def _violations(completed: Iterable[InvocationView]) -> list[str]:

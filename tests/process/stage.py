@@ -10,8 +10,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from perdure.journal.connected_store import connected_store
 from perdure.journal.keys import STATUSES, Keys
 from perdure.journal.redis_admin import open_namespace, opened
@@ -19,12 +17,13 @@ from perdure.journal.redis_store import RedisStore
 from perdure.schemas.entries import AttemptFailed
 from perdure.schemas.errors import BrokerError, SettingsError, StoreError
 from perdure.worker.broker import Outgoing
-from perdure.worker.kafka_admin import create_topics, describe_cluster
+from perdure.worker.kafka_admin import create_topics
 from perdure.worker.sender import Sender
 from perdure.worker.server_process import ServerProcess
 from perdure.worker.settings import Settings
 from perdure.worker.topics import consumed_topics, plan_topics, service_topic
 from tests.servers.lane import LANE
+from tests.standing import lag
 from tests.waiting import wait_until
 
 from .application import SERVICE, Act, Plan
@@ -265,22 +264,8 @@ class Stage:
         return True
 
     async def _all_committed(self) -> bool:
-        config = self.settings.kafka_config(client_id="test")
         topics = consumed_topics(self.settings.namespace, [SERVICE])
-        view = await describe_cluster(config, topics)
-        partitions = [TopicPartition(topic, n) for topic, count in view.topics.items() for n in range(count)]
-        # Without a subscription it reads the group's offsets and is no member of it.
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=config.bootstrap_servers, group_id=config.group_id, enable_auto_commit=False
-        )
-        await consumer.start()
-        try:
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            committed = {partition: await consumer.committed(partition) for partition in partitions}
-        finally:
-            await consumer.stop()
-        return all((committed[partition] or 0) >= end for partition, end in ends.items())
+        return not await lag(self.settings.kafka_config(client_id="test"), topics)
 
 
 @contextlib.asynccontextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 from perdure.worker.server_process import ServerProcess
 from tests.servers.lane import LANE
+from tests.servers.power_loss import lose_unvouched
 from tests.waiting import wait_until
 
 from .application import Act
@@ -63,16 +63,6 @@ async def test_redis_that_lost_its_newest_writes(private_stage: Stage, private_r
     await stage.finished()
     assert all(worker.alive for worker in workers)
     await stage.check(epochs_kept=False)
-
-
-def lose_unvouched(data_dir: Path) -> None:
-    """Cut off of the append-only file all that came after the last barrier: nobody was told that it is durable."""
-    (log,) = sorted((data_dir / "appendonlydir").glob("*.incr.aof"))[-1:]
-    content = log.read_bytes()
-    barrier = content.rindex(b":barrier:")
-    end = content.find(b"\r\n*", barrier)
-    if end >= 0:
-        log.write_bytes(content[: end + 2])
 
 
 async def test_broker_killed_and_restarted_under_load(private_stage: Stage, private_broker: ServerProcess) -> None:
