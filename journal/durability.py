@@ -42,11 +42,15 @@ class ServerFacts(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong and the command that mends it. A worker refuses to start where `loses_data`."""
+    """What is wrong and the command that mends it. A worker refuses to start where `loses_data`, unless it `passes`.
+
+    What `passes` is an outage: Redis refuses what it cannot keep, and work waits until it does not.
+    """
 
     what: str
     mend: str
     loses_data: bool
+    passes: bool = False
 
 
 def read_facts(info: Mapping[str, str], config: Mapping[str, str]) -> ServerFacts:
@@ -171,7 +175,10 @@ def _keeping_problems(facts: ServerFacts) -> list[Problem]:
     if facts.aof_write_ok is False:
         problems.append(
             Problem(
-                "Its last write to the append-only file failed.", "look at its log and at the space on its disk", True
+                "Its last write to the append-only file failed, and it refuses more until one succeeds.",
+                "look at its log and at the space on its disk",
+                loses_data=True,
+                passes=True,
             )
         )
     if facts.maxmemory_policy not in (None, "noeviction"):

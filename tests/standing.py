@@ -30,9 +30,11 @@ async def progress(store: RedisStore, settings: Settings) -> tuple[int, list[Inv
         for summary in await store.list_invocations(status, invocations_max=INVOCATIONS_MAX)
     ]
     keys = Keys(settings.namespace, slots=store.slots)
-    async with opened(settings.redis_config) as line:
-        counts = [await line.ask("ZCARD", keys.status(slot, "completed")) for slot in range(store.slots)]
-    return sum(counts), unfinished
+    count = 0
+    for slot in range(store.slots):
+        async with opened(settings.redis_config, keys.prefix(slot)) as line:
+            count += await line.ask("ZCARD", keys.status(slot, "completed"))
+    return count, unfinished
 
 
 async def left_behind(store: RedisStore, settings: Settings) -> list[str]:

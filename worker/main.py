@@ -267,7 +267,7 @@ async def _check_durability(settings: Settings) -> bool:
     ]
     for address, problem in problems:
         logger.warning("Redis %s: %s Mend it: %s", address, problem.what, problem.mend)
-    losing = [(address, problem) for address, problem in problems if problem.loses_data]
+    losing = [(address, problem) for address, problem in problems if problem.loses_data and not problem.passes]
     if losing and settings.require_durable_redis:
         lines = "\n".join(f"- {address}: {problem.what} Mend it: {problem.mend}" for address, problem in losing)
         raise SettingsError(

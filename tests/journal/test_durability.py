@@ -49,6 +49,12 @@ def test_what_loses_data_is_said_with_what_mends_it(facts: ServerFacts, what: st
     assert problem.loses_data
 
 
+def test_only_a_full_disk_passes() -> None:
+    """Where Redis itself refuses what it cannot keep, work waits for it as in any outage."""
+    assert [problem.passes for problem in durability_problems(GOOD._replace(aof_write_ok=False))] == [True]
+    assert [problem.passes for problem in durability_problems(GOOD._replace(aof_enabled=False))] == [False]
+
+
 def test_too_few_replicas_are_a_problem() -> None:
     """Offsets that wait for replicas that are not there would never move."""
     (problem,) = durability_problems(GOOD, replicas=2)
