@@ -89,18 +89,23 @@ def embedded_valkey(data_dir: Path, *, port: int | None = None, fsync: Fsync = "
     return ServerProcess("Valkey", command, port=chosen, probe=REDIS_PROBE, log_path=data_dir / "valkey.log")
 
 
-def embedded_broker(log_dir: Path, *, port: int | None = None) -> ServerProcess:
+def embedded_broker(log_dir: Path, *, port: int | None = None, advertised_port: int | None = None) -> ServerProcess:
     """Return a broker that is not started yet; it forgets its topics when it ends and logs into `log_dir`.
 
     Started again, it acknowledges records of topics that it has not any more, and hides them once a worker makes those
     topics anew: who sends to it waits for that, or may wait for an outcome in vain.
 
+    Args:
+        log_dir: Where it logs.
+        port: Where it listens on 127.0.0.1; a free one without it.
+        advertised_port: Where clients are told that it is: a proxy's, or its own.
+
     Raises:
         SettingsError: As `embedded_servers`.
     """
     chosen = port or free_port(system_random())
-    url = f"tcp://{HOST}:{chosen}"
-    listen = ["--listener-url", url, "--advertised-listener-url", url]
+    advertised = f"tcp://{HOST}:{advertised_port or chosen}"
+    listen = ["--listener-url", f"tcp://{HOST}:{chosen}", "--advertised-listener-url", advertised]
     command = [_broker_program(), "broker", *listen, "--storage-engine", "memory://tansu/"]
     return ServerProcess(
         "The embedded broker",

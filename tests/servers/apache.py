@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from perdure.schemas.errors import ServerProcessError
 from perdure.worker.clock import system_random
@@ -69,13 +70,19 @@ def fetch_kafka() -> None:
         shutil.rmtree(fetched)
 
 
-def apache_kafka(directory: Path) -> ServerProcess:
-    """Return a formatted Kafka that is not started yet; topics and offsets in `directory` survive its restarts."""
+def apache_kafka(directory: Path, *, advertised_port: int | None = None) -> ServerProcess:
+    """Return a formatted Kafka that is not started yet; topics and offsets in `directory` survive its restarts.
+
+    Args:
+        directory: For its data and its log.
+        advertised_port: Where clients are told that it is: a proxy's, or its own.
+    """
     generator = system_random()
     port, controller_port = free_port(generator), free_port(generator)
     properties = directory / "server.properties"
     directory.mkdir(parents=True, exist_ok=True)
-    properties.write_text(_server_properties(directory / "data", port=port, controller_port=controller_port))
+    ports = _Ports(port, controller_port, advertised_port or port)
+    properties.write_text(_server_properties(directory / "data", ports))
     format_storage(properties, CLUSTER_ID)
     return ServerProcess(
         f"Apache Kafka {KAFKA_VERSION}",
@@ -116,14 +123,20 @@ def debian_redis(directory: Path) -> ServerProcess:
     )
 
 
-def _server_properties(data: Path, *, port: int, controller_port: int) -> str:
+class _Ports(NamedTuple):
+    broker: int
+    controller: int
+    advertised: int
+
+
+def _server_properties(data: Path, ports: _Ports) -> str:
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "controller.quorum.voters": f"1@{HOST}:{ports.controller}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listeners": f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{ports.advertised}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "log.dirs": str(data),
         # Topics are made on purpose, with the partitions that they should have.

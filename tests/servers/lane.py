@@ -49,12 +49,17 @@ def redis_program() -> str:
     return valkey_program() if LANE == "embedded" else "redis-server"
 
 
-async def new_broker(directory: Path) -> ServerProcess:
-    """Start this lane's broker. On the embedded lane a restarted one has forgotten topics, records and offsets."""
+async def new_broker(directory: Path, *, advertised_port: int | None = None) -> ServerProcess:
+    """Start this lane's broker. On the embedded lane a restarted one has forgotten topics, records and offsets.
+
+    Args:
+        directory: For its data and its log.
+        advertised_port: Where clients are told that it is: a proxy's, or its own.
+    """
     if LANE == "embedded":
-        server = embedded_broker(directory)
+        server = embedded_broker(directory, advertised_port=advertised_port)
     else:
-        server = await asyncio.to_thread(apache.apache_kafka, directory)
+        server = await asyncio.to_thread(apache.apache_kafka, directory, advertised_port=advertised_port)
     await server.start()
     return server
 
