@@ -8,7 +8,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
   "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-servers simulate soak fuzz demo lock clean
+.PHONY: help setup check format test test-servers simulate soak fuzz chaos demo lock clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ fuzz: setup ## Feed every reader of others' bytes with what is nearly right: mak
 
 simulate: setup ## Simulate the engine, its servers and all that goes wrong, by seeds: make simulate SEEDS=10000 [SEED=...]
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) $(if $(SEED),--seed $(SEED))
+
+chaos: setup ## Strike workers, servers and the network at random: make chaos MINUTES=10 [SEED=...] [SERVERS=embedded]
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --servers $(or $(SERVERS),apache) $(if $(SEED),--seed $(SEED))
 
 demo: setup ## Kill a worker in the middle of a payment and watch the invocation finish elsewhere
 	$(BIN)/python -m examples.demo

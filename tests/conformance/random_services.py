@@ -165,7 +165,7 @@ def _execute(attempt: int, command: Command) -> str:
     failing = command.kind == "broken" or (command.kind == "flaky" and fails_again(key, command.times))
     execution = f"{os.getpid()}/{next(_counter)}"
     effects().append(
-        Effect(step.invocation_id, step.name, attempt, execution, key, os.getpid(), _clock.now_ms(), failing)
+        Effect(step.invocation_id, step.name, attempt, execution, key, os.getpid(), int(_clock.monotonic_ms()), failing)
     )
     if failing:
         raise RuntimeError("fails on purpose")

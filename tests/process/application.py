@@ -140,7 +140,8 @@ async def _stubbornly(ms: int) -> None:
 def _begin(ctx: Context, name: str, *, fails: bool, key: str) -> str:
     request = ctx.request()
     execution = f"{name}/{request.attempt}/{os.getpid()}/{next(_counter)}"
-    _effects.append(Effect(request.id, name, request.attempt, execution, key, os.getpid(), _clock.now_ms(), fails))
+    now_ms = int(_clock.monotonic_ms())
+    _effects.append(Effect(request.id, name, request.attempt, execution, key, os.getpid(), now_ms, fails))
     return execution
 
 

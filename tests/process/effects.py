@@ -24,7 +24,7 @@ class Effect(NamedTuple):
         execution: What tells this execution from all others; the step returns it.
         key: The step's idempotency key.
         pid: Of the worker.
-        at_ms: When, by the machine's clock.
+        at_ms: When, by the machine's monotonic clock, which all of its processes share.
         fails: Whether this execution was going to fail on purpose.
     """
 

@@ -33,6 +33,7 @@ class WorkerProcess:
         log_path: Where its output goes.
         flags: Of the command, such as `--processes 2`.
         target: The application.
+        module: What is run instead of the command, with the same arguments.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class WorkerProcess:
         log_path: Path,
         flags: tuple[str, ...] = (),
         target: str = TARGET,
+        module: str = "perdure",
     ) -> None:
         self.log_path = log_path
         self.pid = 0
         self._environment = {**os.environ, **environment}
-        self._command = [sys.executable, "-m", "perdure", "worker", target, *flags]
+        self._command = [sys.executable, "-m", module, "worker", target, *flags]
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:

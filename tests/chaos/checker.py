@@ -1,0 +1,267 @@
+"""Judges a round: each check yields a sentence for each violation. PURE.
+
+What holds for each invocation by itself is `tests.process.history`; here is what holds between them, and between them
+and what was done to the system. The order of effects is that of their lines, which one file gives to all processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final
+
+from perdure.schemas.entries import Output, Run, Sleep, Success
+from tests.process.effects import Effect
+from tests.process.history import History, Story, violations
+
+from .chronicle import Balance, Chronicle
+from .requests import Request
+from .schedule import Kind
+
+REACH_MS: Final = 6_000
+"""How far from an event an execution may be that it explains. Before: the execution that it cut off may have begun
+then. After: a lease and a session have to end, and who wakes goes on until he is refused."""
+
+LOSS_MS: Final = 10_000
+"""How old a write may be that is lost: the barrier passes about once a second while anything is admitted, and the
+append-only file is synced once a second. Five times that is a loss that nothing allows."""
+
+_STALLS: Final = ("stalled", "blocked")
+
+
+def judge(chronicle: Chronicle) -> list[str]:
+    """Everything that is wrong with a round, in sentences; empty where all guarantees held."""
+    case = _Case(chronicle)
+    checks: tuple[Iterable[str], ...] = (
+        _each_by_itself(case),
+        _told(case),
+        _balances(case),
+        _order(case),
+        _alone(case),
+        _explained(case),
+        _waited(case),
+        _delayed(case),
+        (f"left behind: {what}" for what in chronicle.left),
+        chronicle.ends,
+        [f"{chronicle.dead_letters} records went to the dead letters"] * bool(chronicle.dead_letters),
+    )
+    return [sentence for check in checks for sentence in check]
+
+
+def repeats(chronicle: Chronicle) -> int:
+    """How many executions are not the one that a journal holds, failures on purpose aside."""
+    case = _Case(chronicle)
+    return sum(not effect.fails and effect.execution not in case.recorded for effect in chronicle.effects)
+
+
+class _Case:
+    """A chronicle, and what is looked up in it again and again."""
+
+    def __init__(self, chronicle: Chronicle) -> None:
+        self.chronicle = chronicle
+        self.stories = {story.tag: story for story in chronicle.stories}
+        self.requests = {tag: request for request in chronicle.requests for tag in request.tags}
+        self.losses = [deed for deed in chronicle.deeds if deed.kind is Kind.REDIS_LOSS]
+        self.effects: dict[str, list[Effect]] = defaultdict(list)
+        for effect in chronicle.effects:
+            self.effects[effect.invocation_id].append(effect)
+
+    @cached_property
+    def recorded(self) -> set[str]:
+        """The executions that journals hold."""
+        return {value for story in self.chronicle.stories for value in _recorded(story).values()}
+
+    def lost_around(self, begin_ms: int, end_ms: int) -> bool:
+        """Whether something of that time may have been lost."""
+        return any(loss.begin_ms - LOSS_MS <= end_ms and begin_ms <= loss.end_ms for loss in self.losses)
+
+    def touched_by_loss(self, story: Story) -> bool:
+        """Whether Redis may have lost something of an invocation."""
+        times = [effect.at_ms for effect in self.effects[story.invocation_id]]
+        request = self.requests.get(story.tag)
+        if request is not None:
+            times.append(request.sent_ms)
+        return not times or self.lost_around(min(times), max(times))
+
+
+def _each_by_itself(case: _Case) -> Iterator[str]:
+    """One outcome for each record and for each call; positions, steps and their repeats, idempotency keys."""
+    chronicle = case.chronicle
+    acknowledged = [tag for request in chronicle.requests if request.acknowledged_ms for tag in request.tags]
+    clocks_true = not any(deed.kind is Kind.CLOCK for deed in chronicle.deeds)
+    touched = [story for story in chronicle.stories if case.touched_by_loss(story)]
+    ids = {story.invocation_id for story in touched}
+    for stories, epochs_kept in ((touched, False), ([s for s in chronicle.stories if s not in touched], True)):
+        tags = {story.tag for story in stories}
+        yield from violations(
+            History(
+                [tag for tag in acknowledged if tag in tags],
+                stories,
+                [effect for effect in chronicle.effects if (effect.invocation_id in ids) is not epochs_kept],
+                epochs_kept=epochs_kept,
+                clocks_true=clocks_true,
+            )
+        )
+    for tag in acknowledged:
+        if tag not in case.stories:
+            yield f"{tag} was acknowledged by Kafka and Redis does not know it"
+    for request in chronicle.requests:
+        if not request.acknowledged_ms:
+            yield f"{request.tag} was never acknowledged"
+
+
+def _told(case: _Case) -> Iterator[str]:
+    """Clients were told what is recorded; something else only before a loss."""
+    for request in case.chronicle.requests:
+        story = case.stories.get(request.tag)
+        if story is None:
+            continue
+        outcome = _outcome(story)
+        if not request.outcome_ms:
+            yield f"nobody was told the outcome of {request.tag}"
+        elif request.outcome != outcome and not case.lost_around(request.outcome_ms, request.outcome_ms):
+            yield f"{request.tag}: a client was told {request.outcome!r}, and {outcome!r} is recorded"
+
+
+def _balances(case: _Case) -> Iterator[str]:
+    """Each order is one addition, and no addition is lost or made twice."""
+    for account, receipts in _receipts(case).items():
+        before, after = case.chronicle.before.get(account, Balance()), case.chronicle.after.get(account, Balance())
+        places = [place for place, _, _, _ in receipts]
+        if places != list(range(before.additions + 1, before.additions + 1 + len(receipts))):
+            yield f"{account}: additions have the places {places} after {before.additions}"
+        total = before.total
+        for place, told, amount, tag in receipts:
+            total += amount
+            if told != total:
+                yield f"{account}: after {tag}, addition {place}, it held {told} and not {total}"
+        if after != Balance(before.additions + len(receipts), total):
+            yield f"{account} holds {after} and not {Balance(before.additions + len(receipts), total)}"
+
+
+def _order(case: _Case) -> Iterator[str]:
+    """A client's orders to one account are done in the order in which Kafka has them.
+
+    A topic that gets another partition has a key's later records somewhere else, once, from a moment on that only the
+    producer knows: before it and after it the order holds.
+    """
+    grown = any(deed.kind is Kind.PARTITIONS for deed in case.chronicle.deeds)
+    numbers = {request.tag: request.number for request in case.chronicle.requests if request.kind == "order"}
+    for account, receipts in _receipts(case).items():
+        done = [numbers[tag] for _, _, _, tag in receipts if tag in numbers]
+        if _in_order(done):
+            continue
+        moments = sorted(done) if grown else []
+        if not any(_in_order(n for n in done if n < m) and _in_order(n for n in done if n >= m) for m in moments):
+            yield f"{account}: orders were done in the order {done}"
+
+
+def _alone(case: _Case) -> Iterator[str]:
+    """Between two recorded steps of one order nobody else has one on the same account."""
+    lines: dict[str, list[str]] = defaultdict(list)
+    tags = {story.invocation_id: story.tag for story in case.chronicle.stories}
+    accounts = {tag: account for request in case.chronicle.requests for tag, (account, _) in request.orders.items()}
+    for effect in case.chronicle.effects:
+        tag = tags.get(effect.invocation_id, "")
+        if tag in accounts and effect.execution in case.recorded:
+            lines[accounts[tag]].append(tag)
+    for account, order in lines.items():
+        blocks = Counter([tag for tag, after in pairwise([*order, ""]) if tag != after])
+        for tag, count in blocks.items():
+            if count > 1:
+                yield f"{account}: others worked on it while {tag} held it"
+
+
+def _explained(case: _Case) -> Iterator[str]:
+    """An execution that no journal holds was cut off or overtaken by something that was done to its worker."""
+    chronicle = case.chronicle
+    spans = [(deed.begin_ms, deed.end_ms, deed.pids) for deed in chronicle.deeds]
+    spans += [
+        (mark.begin_ms, mark.end_ms, (mark.pid,) if mark.pid else ())
+        for mark in chronicle.marks
+        if mark.kind in _STALLS
+    ]
+    tags = {story.invocation_id: story.tag for story in chronicle.stories}
+    for effect in chronicle.effects:
+        if effect.fails or effect.execution in case.recorded:
+            continue
+        if not any(
+            begin_ms - REACH_MS <= effect.at_ms <= end_ms + REACH_MS and (not pids or effect.pid in pids)
+            for begin_ms, end_ms, pids in spans
+        ):
+            tag = tags.get(effect.invocation_id, effect.invocation_id)
+            yield f"{tag}: step {effect.step} was executed as {effect.execution}, not recorded, and nothing explains it"
+
+
+def _waited(case: _Case) -> Iterator[str]:
+    """What comes after a durable timer begins so much later than what came before it, by a clock that nobody moves."""
+    for story in case.chronicle.stories:
+        began: dict[str, list[int]] = defaultdict(list)
+        for effect in case.effects[story.invocation_id]:
+            began[effect.step].append(effect.at_ms)
+        runs = [row.entry for row in story.entries if isinstance(row.entry, Run)]
+        for row in story.entries:
+            if not isinstance(row.entry, Sleep):
+                continue
+            index, duration_ms = row.entry.command_index, row.entry.duration_ms
+            before = [run.name for run in runs if run.command_index < index]
+            after = [run.name for run in runs if run.command_index > index]
+            from_ms = max((min(began[name]) for name in before if began[name]), default=None)
+            to_ms = min((min(began[name]) for name in after if began[name]), default=None)
+            # Two readings, each rounded down.
+            if from_ms is not None and to_ms is not None and to_ms - from_ms < duration_ms - 1:
+                yield f"{story.tag}: its timer of {duration_ms} ms had fired after {to_ms - from_ms} ms"
+
+
+def _delayed(case: _Case) -> Iterator[str]:
+    """A delayed invocation does not begin before its time."""
+    for request in case.chronicle.requests:
+        story = case.stories.get(request.tag)
+        if story is None or not request.not_before_ms:
+            continue
+        first_ms = min((effect.at_ms for effect in case.effects[story.invocation_id]), default=None)
+        if first_ms is not None and first_ms < request.not_before_ms - 1:
+            yield f"{request.tag} began {request.not_before_ms - first_ms} ms before its time"
+
+
+def _receipts(case: _Case) -> Mapping[str, list[tuple[int, int, int, str]]]:
+    """For each account the additions to it: place, total, amount, tag, in the order of their places."""
+    found: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
+    for request in case.chronicle.requests:
+        for tag, (account, amount) in request.orders.items():
+            outcome = _outcome(case.stories[tag]) if tag in case.stories else None
+            if isinstance(outcome, dict):
+                found[account].append((outcome.get("place", 0), outcome.get("total", 0), amount, tag))
+    return {account: sorted(receipts) for account, receipts in found.items()}
+
+
+def _outcome(story: Story) -> Any:
+    """What is recorded at the end; a failure as clients write it down."""
+    for row in story.entries:
+        if isinstance(row.entry, Output):
+            outcome = row.entry.outcome
+            return json.loads(outcome.value) if isinstance(outcome, Success) else f"{outcome}"
+    return None
+
+
+def _recorded(story: Story) -> dict[int, str]:
+    """The execution that each command's entry holds."""
+    found = {}
+    for row in story.entries:
+        if isinstance(row.entry, Run) and isinstance(row.entry.outcome, Success):
+            value = json.loads(row.entry.outcome.value)
+            if isinstance(value, str):
+                found[row.entry.command_index] = value
+    return found
+
+
+def _in_order(numbers: Iterable[int]) -> bool:
+    return all(before < after for before, after in pairwise(numbers))
+
+
+def unanswered(requests: Sequence[Request]) -> int:
+    """How many requests nobody was told the outcome of."""
+    return sum(not request.outcome_ms for request in requests)

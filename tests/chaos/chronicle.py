@@ -1,0 +1,50 @@
+"""Everything that is known of a round when it is judged. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.process.effects import Effect
+from tests.process.history import Story
+
+from .deeds import Deed
+from .marks import Mark
+from .requests import Request
+
+
+class Balance(NamedTuple):
+    """The state of an account: how many additions there were, and what they come to."""
+
+    additions: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Chronicle:
+    """One round.
+
+    Attributes:
+        requests: What clients asked for.
+        stories: Every invocation of the round, as Redis holds it.
+        effects: Every execution of a step in it, in the order in which they began.
+        deeds: What was done to the system.
+        marks: What workers said of themselves; and the nemesis, of its own stalls.
+        before: The accounts when it began.
+        after: The accounts when it had ended.
+        left: What is still in Redis that should not be, once nothing was left to do.
+        ends: Workers that ended as they should not.
+        dead_letters: How many records went to the dead letters.
+    """
+
+    requests: Sequence[Request]
+    stories: Sequence[Story]
+    effects: Sequence[Effect]
+    deeds: Sequence[Deed] = ()
+    marks: Sequence[Mark] = ()
+    before: Mapping[str, Balance] = field(default_factory=dict)
+    after: Mapping[str, Balance] = field(default_factory=dict)
+    left: Sequence[str] = ()
+    ends: Sequence[str] = ()
+    dead_letters: int = 0
