@@ -20,6 +20,7 @@ from perdure.schemas.ids import new_invocation_id
 from perdure.worker.application import Application, app
 from perdure.worker.clock import system_random
 from perdure.worker.context import Context
+from perdure.worker.kafka_admin import describe_cluster
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.service import Service
 from tests.integration.deployment import PATIENCE, Deployment
@@ -220,18 +221,21 @@ async def test_sleepers_hold_no_memory(plain: Deployment, plant: Plant) -> None:
     assert set(plant.effects.values()) == {1}
 
 
+@pytest.mark.servers  # The embedded broker makes the topic.
 async def test_one_bad_reply_topic_holds_up_nobody(
     plain: Deployment, plant: Plant, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reply that Kafka never takes delays no other invocation's retry, reply or resume."""
     caplog.set_level(logging.INFO)
-    # A name that the envelope allows and Kafka refuses.
+    nowhere = plain.topic("Nowhere")
     async with (
         plain.sender(plant.application()),
         plain.worker(plant.application(), inactivity_timeout_s=0.05),
         plain.client() as client,
     ):
-        handle = await client.send("Plant/work", "lost reply", reply_to="..")
+        handle = await client.send("Plant/work", "lost reply", reply_to=nowhere)
         assert await handle.result(timeout=PATIENCE) == "lost reply"
         other = await client.send("Plant/sleep", "s")
         assert await other.result(timeout=PATIENCE) == "s"
+        config = plain.settings.kafka_config(client_id="somebody-else")
+        assert (await describe_cluster(config, [nowhere])).topics == {}
