@@ -35,14 +35,25 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what uses a server, so that the second lane runs that and no more; leave what needs it to that lane."""
+    """Mark what uses a server, so that the second lane runs that and no more; leave what needs it to that lane.
+
+    Where two processes share a run, the tests of a file stay together, as do the fixtures that it makes once.
+    """
     for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
         if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("touches_servers")
     if lane.LANE == "embedded":
         elsewhere = [item for item in items if item.get_closest_marker("servers")]
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("servers")]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fetch the lane's servers where several processes, which would get in each other's way, will want them."""
+    if session.config.getoption("numprocesses", None):
+        lane.prepare()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -40,12 +40,16 @@ def pytest_sessionfinish() -> None:
     write_results(_results)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a point's scenarios in one process, where two share a run: each deployment is started once."""
+    if _is_of_matrix(item):
+        item.add_marker(pytest.mark.xdist_group(_point(item)))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the matrix last, point by point: nobody else's loop runs while its workers do."""
-    ours = [
-        item for item in items if "deployed" in getattr(item, "fixturenames", ()) and item.path.is_relative_to(HERE)
-    ]
+    ours = [item for item in items if item.path.is_relative_to(HERE) and _is_of_matrix(item)]
     if not ours:
         return
     for item in ours:
@@ -53,6 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rest = [item for item in items if item not in set(ours)]
     points = list(dict.fromkeys(_point(item) for item in ours))
     items[:] = [*rest, *sorted(ours, key=lambda item: points.index(_point(item)))]
+
+
+def _is_of_matrix(item: pytest.Item) -> bool:
+    return "deployed" in getattr(item, "fixturenames", ())
 
 
 def _point(item: pytest.Item) -> str:
