@@ -23,7 +23,7 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "no fencing": (150, ("freeze",)),
     "offset committed early": (150, ("failover",)),
     "outbox removed early": (150, ("crash",)),
-    "timer popped not leased": (100, ("crash",)),
+    "timer popped not leased": (250, ("crash",)),
     "completion not first-wins": (20, CALM),
     "lock released twice": (20, CALM),
     "timer early": (20, CALM),

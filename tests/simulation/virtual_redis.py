@@ -182,12 +182,15 @@ class StoreLink:
         self._loop = loop
         self._channel, self._on_hint, self._on_gap = channel, on_hint, on_gap
         self._connection = 1
-        self._up = True
+        self._up = not server.down
         self._unsent: list[_Call] = []
         self._pending: deque[_Call] = deque()
         self._flushing = False
         self._last_arrival_s = self._last_reply_s = 0.0
         server.links.append(self)
+        if server.down:
+            # A process may begin during an outage: it connects when it can.
+            server.loop.call_later(RECONNECT_S, self._reconnect, self._connection)
 
     @property
     def slots(self) -> int:
