@@ -11,7 +11,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-servers simulate soak fuzz chaos demo lock clean
+.PHONY: help setup check format test test-servers simulate soak fuzz chaos load demo lock clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,10 @@ simulate: setup ## Simulate the engine, its servers and all that goes wrong, by 
 
 chaos: setup ## Strike workers, servers and the network at random: make chaos MINUTES=10 [SEED=...] [SERVERS=embedded]
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --servers $(or $(SERVERS),apache) $(if $(SEED),--seed $(SEED))
+
+load: setup ## Load a fleet and judge what comes of it: make load SCENARIO=backlog [RECORDS=... | MINUTES=...] [SERVERS=apache]
+	$(BIN)/python -m tests.load $(SCENARIO) $(if $(RECORDS),--records $(RECORDS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SERVERS),--servers $(SERVERS)) $(if $(JSON),--json $(JSON))
 
 demo: setup ## Kill a worker in the middle of a payment and watch the invocation finish elsewhere
 	$(BIN)/python -m examples.demo

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class MachineTime(NamedTuple):
@@ -47,6 +48,23 @@ def cpu_seconds(roots: Iterable[int]) -> list[float]:
             waiting += children.get(pid, [])
         totals.append(total)
     return totals
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of one process that is not swapped out; 0 for one that has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * PAGE_BYTES
+
+
+def open_descriptors(pid: int) -> int:
+    """Open files, sockets and pipes of one process; 0 for one that has ended."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
 
 
 def _process(pid: str) -> Process | None:

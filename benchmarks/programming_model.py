@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from redis.asyncio import Redis
 
 from .deployment import CALL_TIMEOUT, Deployment
 from .load import ClosedLoop
+from .machine import resident_bytes
 from .measuring import Measured, Moment, Plan, timed_windows
 
 OBJECTS = 64
@@ -88,7 +88,7 @@ async def sleepers(deployment: Deployment, plan: Plan) -> Measured:
     """10,000 invocations that sleep for 30 s: what they cost in memory while they do. One window a round."""
     windows = []
     async with Redis.from_url(f"redis://{deployment.servers.redis.address}") as redis:
-        redis_before, worker_before = await _used_bytes(redis), _resident_bytes(deployment.worker.pid)
+        redis_before, worker_before = await _used_bytes(redis), resident_bytes(deployment.worker.pid)
         moment = Moment(deployment.pids())
         began_s = time.perf_counter()
         todo = iter(range(SLEEPERS))
@@ -105,7 +105,7 @@ async def sleepers(deployment: Deployment, plan: Plan) -> Measured:
         asleep_s = time.perf_counter() - began_s
         used = {
             "redis": (await _used_bytes(redis) - redis_before) / 1e6,
-            "worker": (_resident_bytes(deployment.worker.pid) - worker_before) / 1e6,
+            "worker": (resident_bytes(deployment.worker.pid) - worker_before) / 1e6,
             "asleep_after": asleep_s,
         }
         await _until(redis, lambda asleep: asleep == 0)
@@ -130,9 +130,3 @@ async def _asleep(redis: Redis) -> int:
 
 async def _used_bytes(redis: Redis) -> int:
     return int((await redis.info("memory"))["used_memory"])
-
-
-def _resident_bytes(pid: int) -> int:
-    # The kernel's count of pages; no client of ours reports it.
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096

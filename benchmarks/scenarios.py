@@ -88,14 +88,13 @@ async def measure(name: str, environment: Environment, plan: Plan, *, command: S
         "servers": environment.servers if servers else None,
         "fsync": environment.fsync if servers else None,
         **measured.record(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-        | servers,
+        "versions": library_versions() | servers,
         "machine": describe_machine(),
-        "commit": _commit(),
+        "commit": commit(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks", *command]),
     }
-    return json.dumps(_rounded(run), ensure_ascii=False)
+    return json.dumps(rounded(run), ensure_ascii=False)
 
 
 async def _measured(scenario: Scenario, environment: Environment, plan: Plan) -> tuple[Measured, dict[str, str]]:
@@ -116,7 +115,12 @@ async def _measured(scenario: Scenario, environment: Environment, plan: Plan) ->
                 return await scenario.work(running, plan), versions
 
 
-def _commit() -> str:
+def library_versions() -> dict[str, str]:
+    """Python, and what of its packages a run depends on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def commit() -> str:
     """The commit that was measured, with `+` where files differ from it."""
     root = Path(__file__).resolve().parents[1]
 
@@ -129,14 +133,14 @@ def _commit() -> str:
     return (head or "unknown") + ("+" if changed else "")
 
 
-def _rounded(value: object) -> object:
-    """Six digits say more than was measured."""
+def rounded(value: object) -> object:
+    """The value with six digits for each number in it, which says more than was measured."""
     match value:
         case float():
             return float(f"{value:.6g}")
         case dict():
-            return {key: _rounded(inner) for key, inner in value.items()}
+            return {key: rounded(inner) for key, inner in value.items()}
         case list():
-            return [_rounded(inner) for inner in value]
+            return [rounded(inner) for inner in value]
         case _:
             return value

@@ -1,0 +1,173 @@
+"""What is run under load: handlers that write down, outside of Redis, that they ran (`ledger.py`).
+
+Retention is short, so that Redis holds what is under way and little else, or long, where outcomes are counted there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from benchmarks.application import bench, counter
+from perdure import Context, ObjectContext, Service, VirtualObject, app
+from perdure.worker.application import Application
+from perdure.worker.clock import SystemClock
+
+from .ledger import DIRECTORY_VARIABLE, Ledger
+
+RETENTION_VARIABLE = "PERDURE_TEST_RETENTION_S"
+
+TASKS_INTERVAL_S = 1.0
+"""Between two notes of how many tasks a worker has."""
+
+_clock = SystemClock()
+_directory = Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent"))
+_ledger = Ledger(_directory)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Which sleeper, and when it is to wake."""
+
+    number: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The sum over all steps, in which attempt, and how long that one took to its first new step."""
+
+    total: int
+    attempt: int
+    replayed_s: float
+
+
+load = Service("Load")
+
+
+@load.handler()
+async def record(ctx: Context, number: int) -> int:
+    """Be run: the small record of a backlog."""
+    _ledger.add(number, _clock.now_ms())
+    return number
+
+
+@load.handler()
+async def wake_at(ctx: Context, order: Alarm) -> int:
+    """Sleep durably until that time, and return by how many milliseconds it was exceeded."""
+    await ctx.sleep(timedelta(milliseconds=max(0, order.at_ms - await ctx.run("now", _now_ms))))
+    woke_ms = _clock.now_ms()
+    _ledger.add(order.number, woke_ms)
+    return woke_ms - order.at_ms
+
+
+@load.handler(inactivity_timeout=timedelta(0))
+async def keep_napping(ctx: Context, nap_ms: int) -> list[list[int]]:
+    """Sleep, suspended, again and again until a file says that it is enough; return when each nap began and ended."""
+    naps, began_ms = [], await ctx.run("now", _now_ms)
+    while not await ctx.run("enough", _enough):
+        await ctx.sleep(timedelta(milliseconds=nap_ms))
+        woke_ms = await ctx.run("now", _now_ms)
+        naps.append([began_ms, woke_ms])
+        began_ms = woke_ms
+    return naps
+
+
+@load.handler()
+async def walk(ctx: Context, steps: int) -> Walked:
+    """Run steps one after another, each of which leaves a line; say how long it took to come to the first new one."""
+    began_s, replayed_s = time.perf_counter(), 0.0
+
+    async def step(number: int) -> int:
+        nonlocal replayed_s
+        replayed_s = replayed_s or time.perf_counter() - began_s
+        _ledger.add(number, _clock.now_ms())
+        return number
+
+    total = 0
+    for number in range(steps):
+        total += await ctx.run_typed("step", step, number=number)
+    # What is measured differs in each attempt, and nothing depends on it.
+    return Walked(total, ctx.request().attempt, await ctx.run_typed("replayed", _given, value=replayed_s))
+
+
+@load.handler()
+async def two_steps(ctx: Context, number: int) -> int:
+    """Run two steps that leave a line each, with some work between them: 2 n and 2 n + 1."""
+    for step in (2 * number, 2 * number + 1):
+        await ctx.run_typed("step", _worked, number=step)
+    return number
+
+
+@load.handler()
+async def gate(ctx: Context) -> str:
+    """Wait for somebody to signal, and return what he says."""
+    return await ctx.signal("open", type_hint=str)
+
+
+line = VirtualObject("Line")
+
+
+@line.handler()
+async def hold(ctx: ObjectContext) -> None:
+    """Hold the object until somebody signals."""
+    await ctx.signal("open")
+
+
+@line.handler()
+async def pass_through(ctx: ObjectContext, number: int) -> int:
+    """Be counted, when it is one's turn."""
+    passed = (await ctx.get("passed", type_hint=int) or 0) + 1
+    ctx.set("passed", passed)
+    _ledger.add(number, _clock.now_ms())
+    return passed
+
+
+async def _now_ms() -> int:
+    return _clock.now_ms()
+
+
+async def _enough() -> bool:
+    return (_directory / "enough").exists()
+
+
+async def _given(value: float) -> float:
+    return value
+
+
+async def _worked(number: int) -> int:
+    _ledger.add(number, _clock.now_ms())
+    await asyncio.sleep(0.02)
+    return number
+
+
+@contextlib.asynccontextmanager
+async def _counting_tasks(_application: Application) -> AsyncIterator[None]:
+    """Keep the number of this process's tasks in a file, for who measures."""
+    path = _directory / f"tasks-{os.getpid()}"
+
+    async def note() -> None:
+        while True:
+            path.write_text(str(len(asyncio.all_tasks())))
+            await asyncio.sleep(TASKS_INTERVAL_S)
+
+    async with asyncio.TaskGroup() as group:
+        noting = group.create_task(note())
+        yield
+        noting.cancel()
+
+
+_retention = timedelta(seconds=float(os.environ.get(RETENTION_VARIABLE, "10")))
+
+application = app(
+    [load, line, bench, counter],
+    journal_retention=_retention,
+    idempotency_retention=_retention,
+    lifespan=_counting_tasks,
+)
