@@ -16,6 +16,9 @@ from .main import worker_name
 from .settings import Settings
 from .supervisor import Supervisor, SupervisorSettings, child_environment
 
+FROZEN_MARGIN_S = 2.0
+"""After a blocked worker has let go of its leases, for it to come back by itself before it is replaced."""
+
 
 async def run_fleet(target: str, settings: Settings, *, processes: int) -> int:
     """Run that many worker processes until SIGTERM or SIGINT; returns the exit code.
@@ -31,8 +34,9 @@ async def run_fleet(target: str, settings: Settings, *, processes: int) -> int:
             name=settings.worker_id or worker_name(system_random()),
             grace_s=settings.grace_s,
             environment=child_environment(settings.environment()),
+            frozen_s=settings.block_ms_max / 1000 + FROZEN_MARGIN_S,
         ),
-        command=lambda worker, descriptor: child_command(target, worker, lifeline=descriptor),
+        command=lambda worker, descriptor, pulse: child_command(target, worker, lifeline=descriptor, pulse=pulse),
         report=lambda worker: report_death(settings, worker),
         clock=SystemClock(),
     )
@@ -62,9 +66,10 @@ async def report_death(settings: Settings, worker: str) -> None:
         await store.retire(worker)
 
 
-def child_command(target: str, worker: str, *, lifeline: int) -> Sequence[str]:
+def child_command(target: str, worker: str, *, lifeline: int, pulse: int | None = None) -> Sequence[str]:
     """The command of one worker process; everything else comes to it by its environment."""
     return [
         *(sys.executable, "-m", "perdure", "worker", target, "--processes", "1"),
         *("--worker-id", worker, "--lifeline", str(lifeline)),
+        *(() if pulse is None else ("--pulse", str(pulse))),
     ]

@@ -89,11 +89,19 @@ class ThreadRenewal:
         clock: For measuring how long the loop has been blocked.
         lease_ms: How long a renewal holds.
         block_ms_max: After so long without a turn of the loop nothing is renewed.
+        on_beat: Called each time that the loop shows that it turns.
     """
 
     def __init__(
-        self, renewer: Callable[[], BlockingRenewer], *, clock: Clock, lease_ms: int, block_ms_max: int
+        self,
+        renewer: Callable[[], BlockingRenewer],
+        *,
+        clock: Clock,
+        lease_ms: int,
+        block_ms_max: int,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_beat = on_beat
         self._renewer = renewer
         self._clock = clock
         self._lease_ms = lease_ms
@@ -113,6 +121,7 @@ class ThreadRenewal:
         try:
             while thread.is_alive():
                 self._beat_ms = self._clock.monotonic_ms()
+                self._on_beat()
                 await self._clock.sleep(BEAT_S)
             raise RuntimeError("the thread that renews leases died; the worker must be started anew")
         finally:

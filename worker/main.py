@@ -56,11 +56,19 @@ START_RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a worker takes from its machine. Tests hand in others."""
+    """What a worker takes from its machine. Tests hand in others.
+
+    Attributes:
+        clock: Time.
+        entropy: Randomness.
+        on_ready: Called once, when it works.
+        on_beat: Called again and again, while its event loop turns.
+    """
 
     clock: Clock
     entropy: random.Random
     on_ready: Callable[[], None]
+    on_beat: Callable[[], None] = lambda: None
 
 
 def surroundings() -> Surroundings:
@@ -148,6 +156,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
                 clock=around.clock,
                 lease_ms=int(settings.lease_s * 1000),
                 block_ms_max=settings.block_ms_max,
+                on_beat=around.on_beat,
             ),
             clock=around.clock,
             new_token=lambda: f"{around.entropy.getrandbits(64):016x}",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from perdure.schemas.errors import PerdureError
 
 from .clock import Clock
-from .lifeline import lifeline
+from .lifeline import Pulse, lifeline
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ KILL_MARGIN_S = 10.0
 REPORT_TIMEOUT_S = 5.0
 """For telling Redis of a death; after it the lease ends by itself."""
 
+PULSE_LOOK_S = 0.5
+"""Between two looks at whether a child's loop turns, which it shows five times a second."""
+
 NOT_WORTH_A_RESTART = 2
 """A child's exit code for bad settings or a bad application: the next one would say the same."""
 
@@ -46,12 +49,14 @@ class SupervisorSettings:
         name: What the children's names begin with; no other supervisor's do.
         grace_s: How long a child may take after SIGTERM.
         environment: The children's whole environment.
+        frozen_s: A child whose event loop has turned once, and then not for so long, is killed.
     """
 
     processes: int
     name: str
     grace_s: float
     environment: Mapping[str, str]
+    frozen_s: float
 
 
 class Supervisor:
@@ -59,7 +64,8 @@ class Supervisor:
 
     Args:
         settings: See there.
-        command: The program and its arguments for a child's name and the descriptor of its lifeline.
+        command: The program and its arguments for a child's name, the descriptor of its lifeline, and the one of its
+            pulse.
         report: Tells others that the child of that name is dead. Bounded and protected here.
         clock: For back-off.
     """
@@ -68,7 +74,7 @@ class Supervisor:
         self,
         settings: SupervisorSettings,
         *,
-        command: Callable[[str, int], Sequence[str]],
+        command: Callable[[str, int, int], Sequence[str]],
         report: Callable[[str], Awaitable[None]],
         clock: Clock,
     ) -> None:
@@ -131,21 +137,44 @@ class Supervisor:
             pause_s = min(2 * pause_s, RESTART_S_MAX)
 
     async def _run_child(self, name: str, descriptor: int) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._command(name, descriptor),
-            env=dict(self._settings.environment),
-            pass_fds=[descriptor],
-            # Ctrl-C goes to the terminal's whole foreground group: the children hear of it from us, once.
-            start_new_session=True,
-        )
-        self._running[name] = process
-        logger.info("worker process %s runs with pid %d", name, process.pid)
-        try:
+        with Pulse() as pulse:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(name, descriptor, pulse.child_end),
+                env=dict(self._settings.environment),
+                pass_fds=[descriptor, pulse.child_end],
+                # Ctrl-C goes to the terminal's whole foreground group: the children hear of it from us, once.
+                start_new_session=True,
+            )
+            self._running[name] = process
+            logger.info("worker process %s runs with pid %d", name, process.pid)
+            watching = asyncio.create_task(self._watch(process, name, pulse))
+            try:
+                if self._stopping.is_set():
+                    _signal(process, signal.SIGTERM)
+                return await self._wait(process, name)
+            finally:
+                watching.cancel()
+                del self._running[name]
+
+    async def _watch(self, process: asyncio.subprocess.Process, name: str, pulse: Pulse) -> None:
+        """Kill the child when its loop stands still: it would hold its place, and run nothing, for ever."""
+        heard_ms: float | None = None
+        while True:
+            await self._clock.sleep(PULSE_LOOK_S)
+            # What was written while this process itself stood still counts as heard now.
             if self._stopping.is_set():
-                _signal(process, signal.SIGTERM)
-            return await self._wait(process, name)
-        finally:
-            del self._running[name]
+                # From here on it has its grace.
+                return
+            if pulse.heard():
+                heard_ms = self._clock.monotonic_ms()
+            elif heard_ms is not None and self._clock.monotonic_ms() - heard_ms > self._settings.frozen_s * 1000:
+                logger.error(
+                    "worker process %s is killed: something has blocked its event loop for %g s",
+                    name,
+                    self._settings.frozen_s,
+                )
+                _signal(process, signal.SIGKILL)
+                return
 
     async def _wait(self, process: asyncio.subprocess.Process, name: str) -> int:
         ended = asyncio.create_task(process.wait())

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import os
+import re
 import signal
 import time
 from collections.abc import Coroutine
@@ -23,7 +24,7 @@ from perdure.worker.clock import SystemClock
 
 from .effects import DIRECTORY_VARIABLE, Effect, Effects
 
-Kind = Literal["step", "thread", "together", "flaky", "sleep", "block", "freeze", "die", "stubborn"]
+Kind = Literal["step", "thread", "together", "flaky", "sleep", "block", "freeze", "stuck", "die", "stubborn"]
 
 CRASH_LOOP_ATTEMPTS_MAX = 3
 
@@ -41,7 +42,8 @@ class Act:
     Attributes:
         kind: `step` and `thread` work `ms` in a step, `together` in three at once; `flaky` fails the first time;
             `sleep` is durable; `block` blocks the event loop after a step, `freeze` without one; `die` kills the
-            process in a step, the first time; `stubborn` works in a step and will not be cancelled.
+            process in a step, the first time; `stuck` holds the interpreter for ever in one, likewise; `stubborn` works
+            in a step and will not be cancelled.
         ms: How long.
     """
 
@@ -90,7 +92,7 @@ async def perform(ctx: Context, plan: Plan) -> Report:
             case "flaky":
                 again = RunOptions[str](max_attempts=5, initial_retry_interval=timedelta(milliseconds=20))
                 seen.append(await ctx.run_typed(name, _step(ctx, name, act), again))
-            case "step" | "die" | "stubborn":
+            case "step" | "die" | "stuck" | "stubborn":
                 seen.append(await ctx.run(name, _step(ctx, name, act)))
     return Report(plan.tag, seen)
 
@@ -109,10 +111,13 @@ def _step(ctx: Context, name: str, act: Act) -> functools.partial[Coroutine[Any,
 
 async def _work(ctx: Context, name: str, act: Act) -> str:
     key = ctx.request().step_idempotency_key or ""
-    fails = act.kind in ("flaky", "die") and _effects.first_time(key)
+    fails = act.kind in ("flaky", "die", "stuck") and _effects.first_time(key)
     execution = _begin(ctx, name, fails=fails, key=key)
     if fails and act.kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fails and act.kind == "stuck":
+        # Inside of C with the interpreter's lock held: no thread of this process runs any more.
+        re.match(r"(a+)+b", "a" * 60)
     if fails:
         raise RuntimeError("fails the first time, on purpose")
     if act.kind == "stubborn":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 
-from perdure.schemas.entries import AttemptStarted, Run
+from perdure.schemas.entries import AttemptFailed, AttemptStarted, Run
+from tests.waiting import wait_until
 
 from .application import Act
 from .stage import Stage
+from .worker_process import READY
 
 
 async def test_frozen_worker_is_refused_when_it_wakes(stage: Stage) -> None:
@@ -79,4 +81,18 @@ async def test_loop_blocked_for_too_long_loses_its_leases(stage: Stage) -> None:
     assert blocked.said("has blocked the event loop")
     await stage.send("after", Act("step"))
     await stage.finished()
+    await stage.check()
+
+
+async def test_loop_blocked_for_ever_costs_a_process_and_not_its_place(stage: Stage) -> None:
+    """The supervisor kills what stopped turning and starts another; that attempt failed, all goes on."""
+    supervisor = await stage.start("--processes", "2", lease_s="1", block_ms_max="1000")
+    await wait_until(lambda: supervisor.said(READY) >= 2, timeout_s=30, description="both children are ready")
+    await stage.send("blocking", Act("stuck"))
+    for number in range(5):
+        await stage.send(f"r{number}", Act("step", 50), Act("sleep", 100), Act("step", 50))
+    await wait_until(lambda: supervisor.said("is killed: something has blocked") >= 1, timeout_s=20)
+    await stage.finished()
+    assert [effect.attempt for effect in await stage.executed("blocking", "0-stuck")][:1] == [1]
+    assert (await stage.story("blocking")).of_type(AttemptFailed)
     await stage.check()

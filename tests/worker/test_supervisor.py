@@ -31,6 +31,14 @@ FOLLOWS = (
     "follow_lifeline(int(sys.argv[2]), grace_s=5.0); time.sleep(600)"
 )
 
+# Shows once that its loop turns, and is frozen then; or goes on showing it.
+FREEZES = f"import os, signal, sys; os.write(int(sys.argv[4]), b'.'){_SAY}"
+LIVES = (
+    "import os, sys, time; open(sys.argv[3], 'w').close()\n"
+    "while True: os.write(int(sys.argv[4]), b'.'); time.sleep(0.1)"
+)
+FROZEN_S = 1.5
+
 SUPERVISES = """
 import asyncio, os, sys
 from perdure.worker.clock import SystemClock
@@ -39,8 +47,8 @@ from perdure.worker.supervisor import Supervisor, SupervisorSettings
 async def main():
     async def report(name): pass
     supervisor = Supervisor(
-        SupervisorSettings(processes=2, name="s", grace_s=1.0, environment=dict(os.environ)),
-        command=lambda name, descriptor: [sys.executable, "-c", sys.argv[1], name, str(descriptor)],
+        SupervisorSettings(processes=2, name="s", grace_s=1.0, environment=dict(os.environ), frozen_s=60.0),
+        command=lambda name, descriptor, pulse: [sys.executable, "-c", sys.argv[1], name, str(descriptor)],
         report=report,
         clock=SystemClock(),
     )
@@ -64,16 +72,17 @@ class Fleet:
         self._programs = programs
         self._directory = directory
         self.supervisor = Supervisor(
-            SupervisorSettings(processes, "s", grace_s, child_environment({"MARK": "1"})),
+            SupervisorSettings(processes, "s", grace_s, child_environment({"MARK": "1"}), FROZEN_S),
             command=self._command,
             report=self._report,
             clock=SystemClock(),
         )
         self.run = asyncio.create_task(self.supervisor.run())
 
-    def _command(self, name: str, descriptor: int) -> Sequence[str]:
+    def _command(self, name: str, descriptor: int, pulse: int) -> Sequence[str]:
         self.started.append(name)
-        return [sys.executable, "-S", "-c", self._programs(name), name, str(descriptor), str(self._directory / name)]
+        mark = str(self._directory / name)
+        return [sys.executable, "-S", "-c", self._programs(name), name, str(descriptor), mark, str(pulse)]
 
     async def up(self, count: int) -> list[int]:
         """Wait for so many children that handle signals; their process ids."""
@@ -216,3 +225,13 @@ def runs(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def test_a_frozen_child_is_killed_and_made_good(fleet: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose loop has turned, and then not for too long; one that goes on, or never said anything, is left alone."""
+    programs = {"s-0": FREEZES, "s-1": LIVES, "s-2": WAITS}
+    running = fleet(lambda name: programs[name.partition(".")[0]] if name != "s-0.2" else WAITS, processes=3)
+    await running.up(3)
+    await wait_until(lambda: running.reported == ["s-0.1"], timeout_s=20)
+    await wait_until(lambda: sorted(running.supervisor.pids) == ["s-0.2", "s-1.1", "s-2.1"])
+    assert any("s-0.1 is killed: something has blocked its event loop" in each.getMessage() for each in caplog.records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ def worker(
     log_format: LogFormat = None,
     worker_id: Annotated[str | None, typer.Option(help="This process's name (PERDURE_WORKER_ID).")] = None,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+    pulse: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run an application's handlers until SIGTERM or Ctrl-C."""
     from perdure.worker.log_output import configure_logging
@@ -65,7 +67,12 @@ def worker(
         from perdure.worker.fleet import run_fleet
 
         raise typer.Exit(run_to_end(run_fleet(target, settings, processes=processes)))
-    from perdure.worker.main import run_worker
+    from perdure.worker.main import run_worker, surroundings
 
+    around = surroundings()
+    if pulse is not None:
+        from perdure.worker.lifeline import pulse_to
+
+        around = replace(around, on_beat=pulse_to(pulse))
     collect_rarely()
-    raise typer.Exit(leave(run_to_end(run_worker(application, settings))))
+    raise typer.Exit(leave(run_to_end(run_worker(application, settings, around))))
