@@ -38,6 +38,7 @@ def judge(chronicle: Chronicle) -> list[str]:
     checks: tuple[Iterable[str], ...] = (
         _each_by_itself(case),
         _told(case),
+        _kept(case),
         _balances(case),
         _order(case),
         _alone(case),
@@ -62,7 +63,12 @@ class _Case:
 
     def __init__(self, chronicle: Chronicle) -> None:
         self.chronicle = chronicle
-        self.stories = {story.tag: story for story in chronicle.stories}
+        self.outcomes = {story.tag: _outcome(story) for story in chronicle.stories}
+        self.ids = {story.tag: story.invocation_id for story in chronicle.stories}
+        for invocation_id, outcome in chronicle.shed.items():
+            self.outcomes[outcome["tag"]] = outcome
+            self.ids[outcome["tag"]] = invocation_id
+        self.tags = {invocation_id: tag for tag, invocation_id in self.ids.items()}
         self.requests = {tag: request for request in chronicle.requests for tag in request.tags}
         self.losses = [deed for deed in chronicle.deeds if deed.kind is Kind.REDIS_LOSS]
         self.effects: dict[str, list[Effect]] = defaultdict(list)
@@ -71,8 +77,9 @@ class _Case:
 
     @cached_property
     def recorded(self) -> set[str]:
-        """The executions that journals hold."""
-        return {value for story in self.chronicle.stories for value in _recorded(story).values()}
+        """The executions that journals hold, or held as their outcomes tell."""
+        found = {value for story in self.chronicle.stories for value in _recorded(story)}
+        return found.union(*(outcome["executions"] for outcome in self.chronicle.shed.values()))
 
     def lost_around(self, begin_ms: int, end_ms: int) -> bool:
         """Whether something of that time may have been lost."""
@@ -100,13 +107,17 @@ def _each_by_itself(case: _Case) -> Iterator[str]:
             History(
                 [tag for tag in acknowledged if tag in tags],
                 stories,
-                [effect for effect in chronicle.effects if (effect.invocation_id in ids) is not epochs_kept],
+                [
+                    effect
+                    for effect in chronicle.effects
+                    if (effect.invocation_id in ids) is not epochs_kept and effect.invocation_id not in chronicle.shed
+                ],
                 epochs_kept=epochs_kept,
                 clocks_true=clocks_true,
             )
         )
     for tag in acknowledged:
-        if tag not in case.stories:
+        if tag not in case.outcomes:
             yield f"{tag} was acknowledged by Kafka and Redis does not know it"
     for request in chronicle.requests:
         if not request.acknowledged_ms:
@@ -116,14 +127,23 @@ def _each_by_itself(case: _Case) -> Iterator[str]:
 def _told(case: _Case) -> Iterator[str]:
     """Clients were told what is recorded; something else only before a loss."""
     for request in case.chronicle.requests:
-        story = case.stories.get(request.tag)
-        if story is None:
+        if request.tag not in case.outcomes:
             continue
-        outcome = _outcome(story)
+        outcome = case.outcomes[request.tag]
         if not request.outcome_ms:
             yield f"nobody was told the outcome of {request.tag}"
         elif request.outcome != outcome and not case.lost_around(request.outcome_ms, request.outcome_ms):
             yield f"{request.tag}: a client was told {request.outcome!r}, and {outcome!r} is recorded"
+
+
+def _kept(case: _Case) -> Iterator[str]:
+    """What has completed stays so, but for a loss; its journal is kept, but where Redis is full."""
+    for invocation_id, first_ms, again_ms in case.chronicle.again:
+        if not case.lost_around(first_ms, first_ms):
+            tag = case.tags.get(invocation_id, invocation_id)
+            yield f"{tag} was completed again, {again_ms - first_ms} ms after its outcome"
+    if case.chronicle.shed and not any(deed.kind is Kind.REDIS_FULL for deed in case.chronicle.deeds):
+        yield f"journals are gone before their retention has passed: {sorted(case.chronicle.shed)}"
 
 
 def _balances(case: _Case) -> Iterator[str]:
@@ -162,10 +182,9 @@ def _order(case: _Case) -> Iterator[str]:
 def _alone(case: _Case) -> Iterator[str]:
     """Between two recorded steps of one order nobody else has one on the same account."""
     lines: dict[str, list[str]] = defaultdict(list)
-    tags = {story.invocation_id: story.tag for story in case.chronicle.stories}
     accounts = {tag: account for request in case.chronicle.requests for tag, (account, _) in request.orders.items()}
     for effect in case.chronicle.effects:
-        tag = tags.get(effect.invocation_id, "")
+        tag = case.tags.get(effect.invocation_id, "")
         if tag in accounts and effect.execution in case.recorded:
             lines[accounts[tag]].append(tag)
     for account, order in lines.items():
@@ -184,7 +203,6 @@ def _explained(case: _Case) -> Iterator[str]:
         for mark in chronicle.marks
         if mark.kind in _STALLS
     ]
-    tags = {story.invocation_id: story.tag for story in chronicle.stories}
     for effect in chronicle.effects:
         if effect.fails or effect.execution in case.recorded:
             continue
@@ -192,7 +210,7 @@ def _explained(case: _Case) -> Iterator[str]:
             begin_ms - REACH_MS <= effect.at_ms <= end_ms + REACH_MS and (not pids or effect.pid in pids)
             for begin_ms, end_ms, pids in spans
         ):
-            tag = tags.get(effect.invocation_id, effect.invocation_id)
+            tag = case.tags.get(effect.invocation_id, effect.invocation_id)
             yield f"{tag}: step {effect.step} was executed as {effect.execution}, not recorded, and nothing explains it"
 
 
@@ -219,10 +237,9 @@ def _waited(case: _Case) -> Iterator[str]:
 def _delayed(case: _Case) -> Iterator[str]:
     """A delayed invocation does not begin before its time."""
     for request in case.chronicle.requests:
-        story = case.stories.get(request.tag)
-        if story is None or not request.not_before_ms:
+        if request.tag not in case.ids or not request.not_before_ms:
             continue
-        first_ms = min((effect.at_ms for effect in case.effects[story.invocation_id]), default=None)
+        first_ms = min((effect.at_ms for effect in case.effects[case.ids[request.tag]]), default=None)
         if first_ms is not None and first_ms < request.not_before_ms - 1:
             yield f"{request.tag} began {request.not_before_ms - first_ms} ms before its time"
 
@@ -232,7 +249,7 @@ def _receipts(case: _Case) -> Mapping[str, list[tuple[int, int, int, str]]]:
     found: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
     for request in case.chronicle.requests:
         for tag, (account, amount) in request.orders.items():
-            outcome = _outcome(case.stories[tag]) if tag in case.stories else None
+            outcome = case.outcomes.get(tag)
             if isinstance(outcome, dict):
                 found[account].append((outcome.get("place", 0), outcome.get("total", 0), amount, tag))
     return {account: sorted(receipts) for account, receipts in found.items()}
@@ -247,14 +264,14 @@ def _outcome(story: Story) -> Any:
     return None
 
 
-def _recorded(story: Story) -> dict[int, str]:
-    """The execution that each command's entry holds."""
-    found = {}
+def _recorded(story: Story) -> list[str]:
+    """The executions that its entries hold."""
+    found = []
     for row in story.entries:
         if isinstance(row.entry, Run) and isinstance(row.entry.outcome, Success):
             value = json.loads(row.entry.outcome.value)
             if isinstance(value, str):
-                found[row.entry.command_index] = value
+                found.append(value)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.process.effects import Effect
 from tests.process.history import Story
@@ -21,6 +21,14 @@ class Balance(NamedTuple):
     total: int = 0
 
 
+class Again(NamedTuple):
+    """An invocation that was completed once more. Times are of the machine's monotonic clock."""
+
+    invocation_id: str
+    first_ms: int
+    again_ms: int
+
+
 @dataclass(frozen=True)
 class Chronicle:
     """One round.
@@ -28,6 +36,8 @@ class Chronicle:
     Attributes:
         requests: What clients asked for.
         stories: Every invocation of the round, as Redis holds it.
+        shed: The outcomes of those whose journal was gone before it was read: Redis was full, and makes room so.
+        again: Those that were completed more than once.
         effects: Every execution of a step in it, in the order in which they began.
         deeds: What was done to the system.
         marks: What workers said of themselves; and the nemesis, of its own stalls.
@@ -43,6 +53,8 @@ class Chronicle:
     effects: Sequence[Effect]
     deeds: Sequence[Deed] = ()
     marks: Sequence[Mark] = ()
+    shed: Mapping[str, Any] = field(default_factory=dict)
+    again: Sequence[Again] = ()
     before: Mapping[str, Balance] = field(default_factory=dict)
     after: Mapping[str, Balance] = field(default_factory=dict)
     left: Sequence[str] = ()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from perdure.journal.inspection import view_of
 from perdure.journal.redis_store import RedisStore
+from perdure.schemas.entries import Success
 from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
 from perdure.worker.clock import SystemClock
@@ -24,7 +27,7 @@ from tests.process.history import Story
 from tests.standing import INVOCATIONS_MAX, journals, lag, left_behind, progress, records_ever
 
 from .checker import judge, repeats, unanswered
-from .chronicle import Balance, Chronicle
+from .chronicle import Again, Balance, Chronicle
 from .fleet import Fleet
 from .leftovers import leftovers
 from .marks import Marks
@@ -39,11 +42,27 @@ SERVICES = ("Work", "Account", "Courier")
 
 LOOK_S = 0.5
 
-SETTLED_S = 12.0
-"""After so long an outcome is not lost any more, whatever happens to Redis: more than `checker.LOSS_MS`."""
+COLLECT_S = 1.0
 
 EXPIRY_S = 60.0
 """Beyond the retention, for sweeps that take what has expired out of the indexes."""
+
+
+@dataclass
+class Collected:
+    """What was read of a round's invocations: journals, and outcomes of those that have none any more.
+
+    Attributes:
+        completed: When each of them was, by the machine's monotonic clock.
+        stories: By id.
+        shed: Outcomes, by id.
+        again: Those that were completed more than once.
+    """
+
+    completed: dict[str, int] = field(default_factory=dict)
+    stories: dict[str, Story] = field(default_factory=dict)
+    shed: dict[str, Any] = field(default_factory=dict)
+    again: list[Again] = field(default_factory=list)
 
 
 class Run:
@@ -83,7 +102,6 @@ class Run:
         self._say = say
         self._marks = Marks(directory)
         self._judged: set[str] = set()
-        self._completed: dict[str, int] = {}
         self._numbers: defaultdict[str, int] = defaultdict(int)
 
     async def rounds(self) -> None:
@@ -104,18 +122,20 @@ class Run:
         name, chance = f"s{seed}", random.Random(f"load {seed}")
         requester = Requester(self._client, name=name, rate=scale.rate, chance=chance, numbers=self._numbers)
         before, deeds, missed = await self._balances(), len(self._nemesis.deeds), len(self._nemesis.missed)
-        stories: dict[str, Story] = {}
+        collected = Collected()
         async with _meanwhile(requester.run(scale.round_s)) as (asking,):
-            async with _meanwhile(self._collect_settled(stories, requester.requests)):
+            async with _meanwhile(self._collect_often(collected, requester.requests)):
                 await self._nemesis.carry_out(schedule)
-            tally.violations += await self._quiet(requester, asking, stories)
-        self._judged |= stories.keys()
+            tally.violations += await self._quiet(requester, asking, collected)
+        self._judged |= collected.completed.keys()
         chronicle = Chronicle(
             requests=requester.requests,
-            stories=list(stories.values()),
-            effects=self._effects_of(stories),
+            stories=list(collected.stories.values()),
+            effects=self._effects_of(collected),
             deeds=self._nemesis.deeds[deeds:],
             marks=self._marks.read(),
+            shed=collected.shed,
+            again=collected.again,
             before=before,
             after=await self._balances(),
             ends=self._fleet.unexplained_ends(),
@@ -126,11 +146,12 @@ class Run:
         tally.add(chronicle)
         tally.missed += self._nemesis.missed[missed:]
         self._say(
-            f"  {len(requester.requests)} requests, {len(stories)} invocations, {len(chronicle.effects)} executions, "
-            f"{repeats(chronicle)} of them in no journal; {len(tally.violations)} violations"
+            f"  {len(requester.requests)} requests, {len(collected.completed)} invocations, "
+            f"{len(chronicle.effects)} executions, {repeats(chronicle)} of them in no journal; "
+            f"{len(tally.violations)} violations"
         )
 
-    async def _quiet(self, requester: Requester, asking: asyncio.Task[None], stories: dict[str, Story]) -> list[str]:
+    async def _quiet(self, requester: Requester, asking: asyncio.Task[None], collected: Collected) -> list[str]:
         """Wait until nothing is left to do, or nothing moves any more; returns what is wrong then.
 
         What has completed is read as soon as it has: it is not kept for ever.
@@ -138,13 +159,13 @@ class Run:
         began, moved = time.monotonic(), time.monotonic()
         last: object = None
         while True:
-            await self._collect(stories, requester.requests)
+            await self._collect(collected, requester.requests)
             completed, unfinished = await progress(self._store, self._settings)
             idle = asking.done() and not unfinished
             left = await left_behind(self._store, self._settings) if idle else []
             behind = await self._lag() if idle and not left else {}
             if idle and not left and not behind:
-                await self._collect(stories, requester.requests)
+                await self._collect(collected, requester.requests)
                 asking.result()
                 self.tally.quiet_s_max = max(self.tally.quiet_s_max, time.monotonic() - began)
                 return []
@@ -161,37 +182,43 @@ class Run:
                 return [what]
             await asyncio.sleep(LOOK_S)
 
-    async def _collect_settled(self, stories: dict[str, Story], requests: list[Request]) -> None:
-        """Read what has completed so long ago that no loss takes it back, until cancelled."""
+    async def _collect_often(self, collected: Collected, requests: list[Request]) -> None:
+        """Read what has completed, until cancelled: it is not kept for ever, and for less where Redis gets full."""
         while True:
-            await asyncio.sleep(SETTLED_S / 4)
-            await self._collect(stories, requests, age_s=SETTLED_S)
+            await asyncio.sleep(COLLECT_S)
+            await self._collect(collected, requests)
 
-    async def _collect(self, stories: dict[str, Story], requests: list[Request], *, age_s: float = 0.0) -> None:
-        """Read what has completed; the journals of all of it once nothing can be lost any more."""
+    async def _collect(self, collected: Collected, requests: list[Request]) -> None:
+        """Read what has completed, and what has completed again because its outcome was lost."""
         tags = {tag for request in requests for tag in request.tags}
-        until_ms = SystemClock().now_ms() - age_s * 1000
+        offset_ms = SystemClock().now_ms() - int(SystemClock().monotonic_ms())
         for summary in await self._store.list_invocations("completed", invocations_max=INVOCATIONS_MAX):
-            completed_ms = view_of(summary).completed_at_ms or 0
-            known_ms = self._completed.get(summary.invocation_id)
-            if known_ms == completed_ms or completed_ms > until_ms:
+            view = view_of(summary)
+            invocation_id, completed_ms = view.id, (view.completed_at_ms or 0) - offset_ms
+            known_ms = collected.completed.get(invocation_id)
+            if invocation_id in self._judged or (known_ms is not None and abs(known_ms - completed_ms) <= 1):
+                continue
+            entries = await self._store.read_journal(InvocationId(invocation_id))
+            outcome = json.loads(view.outcome.value) if isinstance(view.outcome, Success) else {}
+            story = Story(invocation_id, view.status, entries)
+            if entries and entries[0].position == 1 and story.tag in tags:
+                collected.stories[invocation_id] = story
+                collected.shed.pop(invocation_id, None)
+            elif outcome.get("tag") in tags and not entries:
+                collected.shed[invocation_id] = outcome
+                collected.stories.pop(invocation_id, None)
+            else:
                 continue
             if known_ms is not None:
-                self.tally.violations.append(
-                    f"{summary.invocation_id} was completed again, {completed_ms - known_ms} ms after its outcome"
-                )
-            self._completed[summary.invocation_id] = completed_ms
-            entries = await self._store.read_journal(InvocationId(summary.invocation_id))
-            story = Story(summary.invocation_id, summary.fields["status"], entries)
-            if entries and story.tag in tags:
-                stories[summary.invocation_id] = story
+                collected.again.append(Again(invocation_id, known_ms, completed_ms))
+            collected.completed[invocation_id] = completed_ms
 
     async def _lag(self) -> dict[str, int]:
         return await lag(self._kafka, consumed_topics(self._settings.namespace, SERVICES))
 
-    def _effects_of(self, stories: Mapping[str, Story]) -> list[Effect]:
+    def _effects_of(self, collected: Collected) -> list[Effect]:
         """Those of a round, and of what nobody knows."""
-        earlier = self._judged - stories.keys()
+        earlier = self._judged - collected.completed.keys()
         return [effect for effect in Effects(self._directory).read() if effect.invocation_id not in earlier]
 
     async def _expired(self) -> None:

@@ -26,6 +26,8 @@ class Tally:
     outcomes: int = 0
     invocations: int = 0
     effects: int = 0
+    shed: int = 0
+    again: int = 0
     repeated: int = 0
     attempts: int = 0
     entries: int = 0
@@ -45,7 +47,9 @@ class Tally:
         self.outcomes += len(chronicle.requests) - unanswered(chronicle.requests)
         self.deeds += chronicle.deeds
         self.retries += sum(request.tries - 1 for request in chronicle.requests)
-        self.invocations += len(chronicle.stories)
+        self.invocations += len(chronicle.stories) + len(chronicle.shed)
+        self.shed += len(chronicle.shed)
+        self.again += len(chronicle.again)
         self.effects += len(chronicle.effects)
         self.repeated += repeats(chronicle)
         self.entries += sum(len(story.entries) for story in chronicle.stories)
@@ -68,6 +72,7 @@ def report(tally: Tally, scale: Scale) -> str:
         f"{rounds}, {scale.workers} workers, {scale.rate:g} requests/s",
         f"requests: {tally.requests}, of which {tally.outcomes} were told an outcome; sent again {tally.retries} times",
         f"invocations: {tally.invocations}, each with one outcome; {tally.attempts} attempts, {tally.entries} entries",
+        f"  completed anew after a loss: {tally.again}; journals that Redis, being full, had no room for: {tally.shed}",
         f"executions of steps: {tally.effects}, of which {tally.repeated} are in no journal",
         f"longest time from the last strike until nothing was left to do: {tally.quiet_s_max:.1f} s",
         f"keys with a retention at the end: {tally.keys}; left after it: {tally.keys_left}",
