@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +18,7 @@ from tests.process.worker_process import LOG_TAIL_CHARACTERS, WorkerProcess
 from tests.waiting import wait_until
 
 from .application import TARGET
+from .meanwhile import meanwhile
 from .proxy import Proxy
 
 ENTRY = "tests.chaos.worker"
@@ -86,6 +88,7 @@ class Fleet:
         self._variables = dict(variables)
         self._chance = chance
         self._proxies = contextlib.AsyncExitStack()
+        self._number = itertools.count()
 
     async def __aenter__(self) -> Fleet:
         await self._proxies.__aenter__()
@@ -110,7 +113,7 @@ class Fleet:
 
     async def start(self, *, passing: bool = False) -> Member:
         """Start one; it is not ready when this returns. One that only passes by counts as told to end already."""
-        number = len(self.members)
+        number = next(self._number)
         port = free_port(self._chance)
         proxy = await self._proxies.enter_async_context(Proxy(port, upstream_port=self._redis_port))
         environment = {
@@ -121,9 +124,10 @@ class Fleet:
             DIRECTORY_VARIABLE: str(self._directory),
         }
         process = WorkerProcess(environment, log_path=self._directory / f"w{number}.log", target=TARGET, module=ENTRY)
-        member = Member(process, proxy, expected_to_end=passing)
-        self.members.append(member)
         await process.start()
+        member = Member(process, proxy, expected_to_end=passing)
+        # Not before it runs: one that does not is taken for one that has ended.
+        self.members.append(member)
         return member
 
     async def fill(self) -> None:
@@ -135,12 +139,8 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Replace those that end while the block runs, a moment later."""
-        keeping = asyncio.create_task(self._keep())
-        try:
+        async with meanwhile(self._keep()):
             yield
-        finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
 
     async def _keep(self) -> None:
         while True:

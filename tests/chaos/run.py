@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from .chronicle import Again, Balance, Chronicle
 from .fleet import Fleet
 from .leftovers import leftovers
 from .marks import Marks
+from .meanwhile import meanwhile
 from .nemesis import Nemesis
 from .requests import ACCOUNTS, Request, Requester, account_of, answer
 from .scale import Scale
@@ -107,7 +107,7 @@ class Run:
     async def rounds(self) -> None:
         """Round after round until the time is over, or something is wrong; then wait until all of it has expired."""
         deadline, number = time.monotonic() + self._scale.duration_s, 0
-        async with self._fleet.kept(), _meanwhile(self._nemesis.watch_itself(), answer(self._client, self._marks)):
+        async with self._fleet.kept(), meanwhile(self._nemesis.watch_itself(), answer(self._client, self._marks)):
             while number == 0 or time.monotonic() + self._scale.round_s <= deadline:
                 await self._round(self._scale.seed + number)
                 if self.tally.violations:
@@ -123,8 +123,8 @@ class Run:
         requester = Requester(self._client, name=name, rate=scale.rate, chance=chance, numbers=self._numbers)
         before, deeds, missed = await self._balances(), len(self._nemesis.deeds), len(self._nemesis.missed)
         collected = Collected()
-        async with _meanwhile(requester.run(scale.round_s)) as (asking,):
-            async with _meanwhile(self._collect_often(collected, requester.requests)):
+        async with meanwhile(requester.run(scale.round_s)) as (asking,):
+            async with meanwhile(self._collect_often(collected, requester.requests)):
                 await self._nemesis.carry_out(schedule)
             tally.violations += await self._quiet(requester, asking, collected)
         self._judged |= collected.completed.keys()
@@ -242,18 +242,3 @@ class Run:
     @property
     def _kafka(self) -> KafkaConfig:
         return self._settings.kafka_config(client_id="judge")
-
-
-@contextlib.asynccontextmanager
-async def _meanwhile(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Do all of this while the block runs, and not after it; one that fails fails the block."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        yield tasks
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
