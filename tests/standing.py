@@ -14,6 +14,7 @@ from perdure.journal.redis_store import RedisStore
 from perdure.schemas.ids import InvocationId
 from perdure.worker.kafka_admin import describe_cluster
 from perdure.worker.kafka_config import KafkaConfig
+from perdure.worker.kafka_connection import connection
 from perdure.worker.settings import Settings
 
 INVOCATIONS_MAX = 100_000
@@ -97,9 +98,8 @@ async def _partitions(config: KafkaConfig, topics: Sequence[str]) -> list[TopicP
 @asynccontextmanager
 async def _reader(config: KafkaConfig) -> AsyncIterator[AIOKafkaConsumer]:
     # Without a subscription it reads the group's offsets and is no member of it.
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=config.bootstrap_servers, group_id=config.group_id, enable_auto_commit=False
-    )
+    reached = connection(config, request_timeout_ms=config.request_timeout_ms)
+    consumer = AIOKafkaConsumer(**reached, group_id=config.group_id, enable_auto_commit=False)
     await consumer.start()
     try:
         yield consumer

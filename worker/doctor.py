@@ -15,12 +15,9 @@ from perdure.schemas.errors import BrokerError, PerdureError
 
 from .application import Application
 from .findings import Finding
-from .kafka_admin import describe_cluster
-from .kafka_config import ClusterView
+from .kafka_findings import examine_kafka, mend_of
 from .redis_findings import examine_redis
 from .settings import Settings, unknown_variables
-from .subscriptions import Subscription, by_group
-from .topics import plan_topics
 
 LOOK_TIMEOUT_S = 15.0
 """For each look: above the timeouts of the clients that look."""
@@ -46,7 +43,7 @@ async def examine(
     looks = (
         ("Redis", lambda: examine_redis(settings)),
         ("namespace", lambda: _namespace(settings)),
-        ("Kafka", lambda: _kafka(settings, application, target)),
+        ("Kafka", lambda: examine_kafka(settings, application, target=target)),
     )
     for what, look in looks:
         findings += await _bounded(what, look)
@@ -60,7 +57,7 @@ async def _bounded(what: str, look: Callable[[], Awaitable[list[Finding]]]) -> l
     except TimeoutError:
         return [Finding("problem", what, f"It did not answer within {LOOK_TIMEOUT_S:.0f} s.", "look at its log")]
     except BrokerError as error:
-        return [Finding("problem", what, str(error), "start Kafka, or mend PERDURE_BOOTSTRAP_SERVERS")]
+        return [Finding("problem", what, str(error), mend_of(error))]
     except PerdureError as error:
         return [Finding("problem", what, str(error))]
 
@@ -100,42 +97,3 @@ async def _workers(settings: Settings, keys: Keys) -> Finding:
     return Finding(
         "ok", "workers", f"{len(alive)} alive: {', '.join(alive[:10])}" + (", ..." if len(alive) > 10 else "")
     )
-
-
-async def _kafka(settings: Settings, application: Application | None, target: str) -> list[Finding]:
-    services = [] if application is None else list(application.services)
-    plans = plan_topics(
-        settings.namespace,
-        services,
-        partitions=settings.topic_partitions,
-        replication_factor=settings.topic_replication_factor,
-    )
-    subscribed = {} if application is None else by_group(application.subscriptions, settings.namespace)
-    names = [plan.name for plan in plans]
-    names += sorted({each.topic for group in subscribed.values() for each in group}.difference(names))
-    view = await describe_cluster(settings.kafka_config(client_id="perdure-doctor"), names)
-    brokers = f"{len(view.brokers)} broker" + ("s" if len(view.brokers) != 1 else "")
-    findings = [Finding("ok", "Kafka", f"{settings.bootstrap_servers}: {brokers}, cluster {view.cluster_id}")]
-    if application is None:
-        return findings
-    for plan in plans:
-        partitions = view.topics.get(plan.name)
-        if partitions is None:
-            mend = f"perdure topics create {target}, or start a worker"
-            findings.append(Finding("problem", "topic", f"{plan.name} is not there.", mend))
-        else:
-            findings.append(Finding("ok", "topic", f"{plan.name}: {_partitions(partitions)}"))
-    return findings + [_subscription(group, each, view) for group, several in subscribed.items() for each in several]
-
-
-def _subscription(group: str, subscription: Subscription, view: ClusterView) -> Finding:
-    partitions = view.topics.get(subscription.topic)
-    if partitions is None:
-        found = f"{subscription.topic} is not there, and {subscription.target} is subscribed to it."
-        return Finding("problem", "subscription", found, "create the topic, or correct the subscription")
-    text = f"{subscription.topic}: {_partitions(partitions)} to {subscription.target} as the group {group}"
-    return Finding("ok", "subscription", text)
-
-
-def _partitions(count: int) -> str:
-    return f"{count} partition" + ("s" if count != 1 else "")

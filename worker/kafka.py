@@ -19,7 +19,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.util import calc_crc32c
@@ -43,6 +43,7 @@ from .kafka_closing import (
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
 from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
 from .kafka_offsets import OffsetQuestion
+from .kafka_replication import least_in_sync, view_of
 from .kafka_topic_ids import TopicsRequest, mark
 from .topics import TopicPlan
 
@@ -327,17 +328,16 @@ class Admin:
         async with _translated("look at the topics", self._config.probe_timeout_ms):
             older = MetadataRequest(list(topics), allow_auto_topic_creation=False)
             answer = await self._client.send(self._client.get_random_node(), TopicsRequest(topics, otherwise=older))
-            found: dict[str, int] = {}
-            ids: dict[str, str] = {}
-            for code, topic, _internal, partitions, *known in answer.topics:
-                if code in (kafka_errors.NoError.errno, kafka_errors.LeaderNotAvailableError.errno):
-                    found[topic] = len(partitions)
-                    if any(known):
-                        ids[topic] = known[0]
-                elif code != kafka_errors.UnknownTopicOrPartitionError.errno:
+            there = (kafka_errors.NoError.errno, kafka_errors.LeaderNotAvailableError.errno)
+            for code, topic, *_about in answer.topics:
+                if code not in (*there, kafka_errors.UnknownTopicOrPartitionError.errno):
                     raise kafka_errors.for_code(code)(topic)
-        brokers = tuple(f"{host}:{port}" for _node, host, port, _rack in answer.brokers)
-        return ClusterView(getattr(answer, "cluster_id", None), brokers, found, ids)
+        return view_of(answer, there)
+
+    async def least_in_sync(self, topics: Sequence[str]) -> Mapping[str, int]:
+        """See `kafka_replication.least_in_sync`."""
+        async with _translated("look at the topics' settings", self._config.probe_timeout_ms):
+            return await least_in_sync(self._client, DescribeConfigsRequest, topics)
 
     async def create(self, plans: Sequence[TopicPlan]) -> list[str]:
         """Create topics; one that exists is left as it is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .kafka import Admin
@@ -41,6 +41,16 @@ async def describe_cluster(config: KafkaConfig, topics: Sequence[str]) -> Cluste
     """
     async with _connected(config) as admin:
         return await admin.describe(topics)
+
+
+async def describe_replication(config: KafkaConfig, topics: Sequence[str]) -> Mapping[str, int]:
+    """Return how many brokers must have a record of each of `topics`, as far as that is told.
+
+    Raises:
+        BrokerError: Kafka is not reachable.
+    """
+    async with _connected(config) as admin:
+        return await admin.least_in_sync(topics)
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from perdure.schemas.errors import SettingsError
@@ -158,10 +159,12 @@ class KafkaHealth:
 class ClusterView(NamedTuple):
     """What the brokers say of themselves.
 
-    `topics` are those asked for that exist, with their partition counts; `topic_ids` are their ids, where told.
+    `topics` are those asked for that exist, with their partition counts; `topic_ids` are their ids, where told;
+    `copies` is on how many brokers the partition of each is that is on the fewest.
     """
 
     cluster_id: str | None
     brokers: tuple[str, ...]
     topics: Mapping[str, int]
     topic_ids: Mapping[str, str]
+    copies: Mapping[str, int] = MappingProxyType({})

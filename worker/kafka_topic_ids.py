@@ -33,13 +33,23 @@ def of_former_topic(metadata: str, topic_id: str) -> bool:
     return metadata.startswith(_MARK) and metadata != mark(topic_id)
 
 
+class TopicPartition(NamedTuple):
+    """One partition, in the order in which aiokafka's answers have it: brokers by their numbers."""
+
+    error_code: int
+    number: int
+    leader: int
+    replicas: Sequence[int]
+    in_sync: Sequence[int]
+
+
 class Topic(NamedTuple):
     """One topic, or why it is not told: what aiokafka's answers hold, and the id in hexadecimal, if there is one."""
 
     error_code: int
     name: str
     is_internal: bool
-    partitions: Sequence[int]
+    partitions: Sequence[TopicPartition]
     topic_id: str | None
 
 
@@ -129,13 +139,12 @@ def _topic(buffer: BytesIO) -> Topic:
     return Topic(code, name or "", internal, partitions, None if topic_id == _UNKNOWN else topic_id.hex())
 
 
-def _partition(buffer: BytesIO) -> int:
-    _number(buffer, ">h")
-    number, _leader, _epoch = (_number(buffer, ">i") for _ in range(3))
-    for _replicas in range(3):
-        _array(buffer, lambda replicas: _number(replicas, ">i"))
+def _partition(buffer: BytesIO) -> TopicPartition:
+    code = _number(buffer, ">h")
+    number, leader, _epoch = (_number(buffer, ">i") for _ in range(3))
+    replicas, in_sync, _offline = (_array(buffer, lambda some: _number(some, ">i")) for _ in range(3))
     _skip_tags(buffer)
-    return number
+    return TopicPartition(code, number, leader, replicas, in_sync)
 
 
 def _number(buffer: BytesIO, form: str) -> int:

@@ -16,7 +16,7 @@ from tests.servers.redis_family import PRIMARIES, RedisCluster, ask
 from .application import Act
 from .stage import SLOTS, Stage, set_stage
 
-pytestmark = [pytest.mark.servers, pytest.mark.process]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(120)]
 
 ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 

@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
 
 from perdure.schemas.errors import ServerProcessError
 from perdure.worker.clock import system_random
@@ -70,41 +72,133 @@ def fetch_kafka() -> None:
         shutil.rmtree(fetched)
 
 
-def apache_kafka(directory: Path, *, advertised_port: int | None = None) -> ServerProcess:
+def apache_kafka(
+    directory: Path, *, advertised_port: int | None = None, security: KafkaLock | None = None
+) -> ServerProcess:
     """Return a formatted Kafka that is not started yet; topics and offsets in `directory` survive its restarts.
 
     Args:
-        directory: For its data and its log.
+        directory: For its data, its settings and its log.
         advertised_port: Where clients are told that it is: a proxy's, or its own.
+        security: A further listener that is locked.
+    """
+    changes = {} if advertised_port is None else {"advertised.listeners": f"PLAINTEXT://{HOST}:{advertised_port}"}
+    (broker,) = apache_kafkas(directory, count=1, security=security, changes=changes)
+    return broker
+
+
+def apache_kafkas(
+    directory: Path,
+    *,
+    count: int,
+    security: KafkaLock | None = None,
+    flags: Sequence[str] | None = None,
+    changes: Mapping[str, str] = MappingProxyType({}),
+) -> list[ServerProcess]:
+    """Return a cluster of formatted Kafkas, each broker and controller, that are not started yet.
+
+    Args:
+        directory: For their data, settings and logs.
+        count: How many; topics get as many copies, and with more than two all but one of them must have a record.
+        security: A further listener of the first one that is locked.
+        flags: Java's, in the place of `JAVA_FLAGS`.
+        changes: Of their settings.
     """
     generator = system_random()
-    port, controller_port = free_port(generator), free_port(generator)
-    properties = directory / "server.properties"
-    directory.mkdir(parents=True, exist_ok=True)
-    ports = _Ports(port, controller_port, advertised_port or port)
-    properties.write_text(_server_properties(directory / "data", ports))
-    format_storage(properties, CLUSTER_ID)
-    return ServerProcess(
-        f"Apache Kafka {KAFKA_VERSION}",
-        [*java(), "kafka.Kafka", str(properties)],
-        port=port,
-        probe=KAFKA_PROBE,
-        log_path=directory / "kafka.log",
-    )
+    ports = [(free_port(generator), free_port(generator)) for _ in range(count)]
+    voters = ",".join(f"{node}@{HOST}:{controller}" for node, (_, controller) in enumerate(ports, 1))
+    brokers = []
+    for node, (port, controller) in enumerate(ports, 1):
+        folder = directory if count == 1 else directory / f"broker-{node}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = _server_settings(folder / "data", node=node, port=port, controller_port=controller, copies=count)
+        settings |= {"controller.quorum.voters": voters, **changes}
+        if security is not None and node == 1:
+            settings = security.added_to(settings, folder)
+        properties = folder / "server.properties"
+        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        format_storage(properties, CLUSTER_ID, *(() if security is None else security.credentials()))
+        brokers.append(
+            ServerProcess(
+                f"Apache Kafka {KAFKA_VERSION}",
+                [*java(flags), "kafka.Kafka", str(properties)],
+                port=port,
+                probe=KAFKA_PROBE,
+                log_path=folder / "kafka.log",
+            )
+        )
+    return brokers
 
 
-def java() -> list[str]:
+@dataclass(frozen=True, slots=True)
+class KafkaLock:
+    """A listener for SASL_SSL, and who may log in there.
+
+    Attributes:
+        port: Where it listens.
+        certificate: PEM file of the broker.
+        key: PEM file, too.
+        users: Passwords by user; SCRAM-SHA-256 and SCRAM-SHA-512.
+    """
+
+    port: int
+    certificate: Path
+    key: Path
+    users: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:PORT`."""
+        return f"{HOST}:{self.port}"
+
+    def credentials(self) -> list[str]:
+        """Arguments with which storage is formatted."""
+        return [
+            argument
+            for user, password in self.users.items()
+            for kind in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for argument in ("--add-scram", f"{kind}=[name={user},password={password}]")
+        ]
+
+    def added_to(self, settings: Mapping[str, str], folder: Path) -> dict[str, str]:
+        """The settings of a broker with this listener beside its own."""
+        store = folder / "keystore.pem"
+        store.write_text(self.key.read_text() + self.certificate.read_text())
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        added = {
+            "listeners": f"{settings['listeners']},SASL_SSL://{self.address}",
+            "advertised.listeners": f"{settings['advertised.listeners']},SASL_SSL://{self.address}",
+            "listener.security.protocol.map": f"{settings['listener.security.protocol.map']},SASL_SSL:SASL_SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": scram,
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": scram,
+            "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
+            "listener.name.sasl_ssl.ssl.keystore.location": str(store),
+        }
+        return {**settings, **added}
+
+
+def java(flags: Sequence[str] | None = None) -> list[str]:
     """Return the start of a command that runs a class of Kafka."""
-    return ["java", *JAVA_FLAGS, "-cp", f"{KAFKA_DIR}/*"]
+    return ["java", *(JAVA_FLAGS if flags is None else flags), "-cp", f"{KAFKA_DIR}/*"]
 
 
-def format_storage(properties: Path, cluster_id: str) -> None:
+def format_storage(properties: Path, cluster_id: str, *credentials: str) -> None:
     """Make a node's folder for KRaft; one that is made for the same cluster is left alone.
 
     Raises:
         ServerProcessError: Kafka refused; the message holds what it said.
     """
-    command = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
+    command = [
+        "kafka.tools.StorageTool",
+        "format",
+        "--ignore-formatted",
+        "-t",
+        cluster_id,
+        "-c",
+        str(properties),
+        *credentials,
+    ]
     tool = subprocess.run([*java(), *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if tool.returncode != 0:
         raise ServerProcessError(f"Kafka could not format its storage by {properties}:\n{tool.stdout}{tool.stderr}")
@@ -123,28 +217,23 @@ def debian_redis(directory: Path) -> ServerProcess:
     )
 
 
-class _Ports(NamedTuple):
-    broker: int
-    controller: int
-    advertised: int
-
-
-def _server_properties(data: Path, ports: _Ports) -> str:
-    settings = {
+def _server_settings(data: Path, *, node: int, port: int, controller_port: int, copies: int) -> dict[str, str]:
+    return {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@{HOST}:{ports.controller}",
+        "node.id": str(node),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{ports.advertised}",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         "log.dirs": str(data),
         # Topics are made on purpose, with the partitions that they should have.
         "auto.create.topics.enable": "false",
-        # One node holds everything; few internal partitions start and load quickly.
-        "offsets.topic.replication.factor": "1",
+        "default.replication.factor": str(copies),
+        "min.insync.replicas": str(max(1, copies - 1)),
+        # Few internal partitions start and load quickly.
+        "offsets.topic.replication.factor": str(copies),
         "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.replication.factor": str(copies),
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "1",
         "share.coordinator.state.topic.replication.factor": "1",
@@ -152,7 +241,10 @@ def _server_properties(data: Path, ports: _Ports) -> str:
         # A group of one need not wait for others, and a killed member is noticed within a test's deadline.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
+        # A killed broker, likewise; a copy of it that is behind counts no more.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+        "replica.lag.time.max.ms": "3000",
         # The default buffer of 128 MB is a quarter of the heap; nothing here is compacted but offsets.
         "log.cleaner.dedupe.buffer.size": "4194304",
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -1,0 +1,65 @@
+"""Work on three Kafka brokers of which two must have each record, while one of them is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from perdure.worker.server_process import ServerProcess
+from tests.servers.apache import apache_kafkas
+
+from .application import Act
+from .stage import Stage, set_stage
+
+# Servers of its own are started within the deadline, several Javas among them where it is about Kafka.
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(150)]
+
+ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10))
+
+# Three Javas share the machine with the tests.
+JAVA_FLAGS = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+
+
+@pytest.fixture
+async def brokers(tmp_path: Path) -> AsyncIterator[list[ServerProcess]]:
+    """Start three brokers."""
+    made = await asyncio.to_thread(apache_kafkas, tmp_path / "kafka", count=3, flags=JAVA_FLAGS)
+    try:
+        await asyncio.gather(*(broker.start() for broker in made))
+        yield made
+    finally:
+        await asyncio.gather(*(broker.kill() for broker in made))
+
+
+@pytest.fixture
+async def stage(
+    brokers: list[ServerProcess], redis_url: str, namespace: str, chance: random.Random, tmp_path: Path
+) -> AsyncIterator[Stage]:
+    """Set the stage on them."""
+    addresses = ",".join(broker.address for broker in brokers)
+    async with set_stage(
+        redis_url, addresses, namespace, directory=tmp_path, chance=chance, topic_replication_factor=-1
+    ) as made:
+        yield made
+
+
+async def test_a_broker_is_killed_under_load(stage: Stage, brokers: list[ServerProcess]) -> None:
+    """Whichever it is, coordinator or leader: no acknowledged record is lost, and work goes on with the other two."""
+    workers = await stage.start_two()
+
+    async def send() -> None:
+        for number in range(60):
+            await stage.send_through_outage(f"r{number}", *ACTS)
+            await asyncio.sleep(stage.chance.uniform(0, 0.1))
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
+    await stage.chance.choice(brokers).kill()
+    await sending
+    await stage.finished(timeout_s=60)
+    assert all(worker.alive for worker in workers)
+    await stage.check()
