@@ -35,6 +35,7 @@ from perdure.schemas.entries import (
     Unknown,
 )
 from perdure.schemas.errors import DecodeError
+from perdure.schemas.payloads import SEALED, SEALED_TEXT
 
 from .store import Summary
 
@@ -183,7 +184,12 @@ def type_of(positioned: Positioned) -> str:
 
 
 def preview(payload: bytes, *, bytes_max: int = PREVIEW_BYTES_MAX) -> str:
-    """Return the beginning of a payload as one line of text; where it was cut the line says how long it is."""
+    """Return the beginning of a payload as one line of text; where it was cut the line says how long it is.
+
+    What an application's payload codec has sealed is called that, and how long it is.
+    """
+    if payload.startswith(SEALED):
+        return f"(sealed, {len(payload) - len(SEALED):,} bytes)"
     text = payload[:bytes_max].decode("utf-8", "ignore" if len(payload) > bytes_max else "replace")
     line = "".join(character if character.isprintable() else "·" for character in text)
     return line if len(payload) <= bytes_max else f"{line}… ({len(payload):,} bytes)"
@@ -272,7 +278,12 @@ def outcome_text(outcome: Outcome, bytes_max: int = PREVIEW_BYTES_MAX) -> tuple[
         case Success(value):
             return preview(value, bytes_max=bytes_max), ""
         case Failure(code, message, _):
-            return "", _one_line(f"{code}: {message}", bytes_max)
+            return "", _one_line(f"{code}: {failure_text(message)}", bytes_max)
+
+
+def failure_text(message: str) -> str:
+    """Return a failure's message; one that an application's payload codec has sealed is called that."""
+    return "(sealed)" if message.startswith(SEALED_TEXT) else message
 
 
 def _one_line(text: str, bytes_max: int) -> str:
@@ -285,7 +296,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         case Success(value):
             return {"result": payload_json(value)}
         case Failure(code, message, metadata):
-            return {"failure": {"code": code, "message": message, "metadata": dict(metadata)}}
+            return {"failure": {"code": code, "message": failure_text(message), "metadata": dict(metadata)}}
 
 
 def _recorded(output: str | None) -> Outcome | None:

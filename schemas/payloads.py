@@ -15,6 +15,12 @@ import orjson
 
 from .outcomes import Failure, Headers, Outcome, Success
 
+SEALED = b"\x00perdure-sealed:"
+"""What an application's payload codec has encoded begins with it; nothing that is JSON does."""
+
+SEALED_TEXT = "perdure-sealed:"
+"""The same of a failure's message, and then base64."""
+
 _VALUE = b',"value":'
 _FAILURE = b',"failure":'
 

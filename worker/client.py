@@ -124,7 +124,8 @@ class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
         self._inside()
         chosen, options = await self._placed(target_of(target), options)
         invocation_id, record = self._record(chosen, argument, options)
-        shared = options.idempotency_key is not None or chosen.mode is HandlerMode.MAIN
+        named = options.id is not None or options.idempotency_key is not None
+        shared = named or chosen.mode is HandlerMode.MAIN
         known = shared and await self._known(invocation_id)
         # Only the record can say that another topic wants the outcome, too.
         if not known or reply_to is not None:

@@ -24,8 +24,10 @@ class Handle(Generic[Result]):
 
     Attributes:
         invocation_id: Its id.
-        already_accepted: Whether it was known before this send: a workflow's run, or one with that idempotency key. Of
-            two sends at the same time both may be said to be the first; there is one invocation, all the same.
+        already_accepted: `True`: it was admitted before this send, which therefore sent nothing. `False`: it was not
+            there yet when the send looked. That is no promise to be the first one: another record of the same `id`,
+            idempotency key or workflow key may be on its way through Kafka, and whichever is read first makes the one
+            invocation. `status()` names that record once it is admitted (`source`).
     """
 
     invocation_id: InvocationId

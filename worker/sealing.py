@@ -12,11 +12,9 @@ import orjson
 
 from perdure.schemas.entries import Failure, Outcome, Success
 from perdure.schemas.errors import SerdeError
+from perdure.schemas.payloads import SEALED, SEALED_TEXT
 
 from .payload_codec import PayloadCodec
-
-_MARK = b"\x00perdure-sealed:"
-_TEXT_MARK = "perdure-sealed:"
 
 
 class Sealer:
@@ -35,7 +33,7 @@ class Sealer:
         Raises:
             SerdeError: The codec failed, or did not return bytes.
         """
-        return _MARK + self._encoded(payload)
+        return SEALED + self._encoded(payload)
 
     def open(self, kept: bytes) -> bytes:
         """Return the payload; what is not sealed is returned as it is.
@@ -43,7 +41,7 @@ class Sealer:
         Raises:
             SerdeError: The codec failed, or did not return bytes.
         """
-        return self._decoded(kept.removeprefix(_MARK)) if kept.startswith(_MARK) else kept
+        return self._decoded(kept.removeprefix(SEALED)) if kept.startswith(SEALED) else kept
 
     def seal_outcome(self, outcome: Outcome) -> Outcome:
         """Seal a result, and a failure where the codec is for failures, too.
@@ -56,7 +54,7 @@ class Sealer:
                 return Success(self.seal(payload))
             case Failure(code, message, metadata) if self._codec.applies_to_failures:
                 inner = orjson.dumps({"message": message, "metadata": dict(metadata)})
-                return Failure(code, _TEXT_MARK + base64.b64encode(self._encoded(inner)).decode())
+                return Failure(code, SEALED_TEXT + base64.b64encode(self._encoded(inner)).decode())
             case Failure():
                 return outcome
 
@@ -69,9 +67,9 @@ class Sealer:
         match outcome:
             case Success(kept):
                 return Success(self.open(kept))
-            case Failure(code, message) if message.startswith(_TEXT_MARK):
+            case Failure(code, message) if message.startswith(SEALED_TEXT):
                 try:
-                    sealed = base64.b64decode(message.removeprefix(_TEXT_MARK), validate=True)
+                    sealed = base64.b64decode(message.removeprefix(SEALED_TEXT), validate=True)
                     inner = orjson.loads(self._decoded(sealed))
                     return Failure(code, inner["message"], inner["metadata"])
                 except (ValueError, LookupError, TypeError) as error:

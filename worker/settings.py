@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         default=-1, description="Copies of topics that are created; -1 is the cluster's default."
     )
 
+    app: str | None = Field(
+        default=None, description="`MODULE:APP` whose payload codec the command seals and opens values with."
+    )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"),
         description="Redis or Valkey: `redis[s]://[user[:password]@]host[:port][/db]`, with `rediss://` for TLS; "
@@ -226,8 +229,11 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     lines = []
     for name in sorted(names):
         if name.startswith(PREFIX) and name not in known and not name.startswith(_NOT_SETTINGS):
-            close = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else "remove it."
+            # Without the prefix, by which any two of them are alike.
+            close = difflib.get_close_matches(
+                name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1
+            )
+            meant = f"did you mean {PREFIX}{close[0]}?" if close else "remove it."
             lines.append(f"{name} is set and means nothing; {meant}")
     return lines
 

@@ -269,3 +269,22 @@ async def test_values_go_through_the_codec(plain: Deployment) -> None:
         async with plain.client() as without:
             assert "tea" not in repr(await without.list_invocations())
             assert "secret reason" not in repr(await without.status(held.invocation_id))
+
+
+async def test_whether_it_was_accepted_is_what_is_known_at_that_moment(plain: Deployment) -> None:
+    """Records on their way are not known yet: both senders are told so, and the one that is read first counts."""
+    world = Controlled()
+    async with plain.sender(world.application), plain.client() as client:
+        fresh = new_invocation_id("Work", None, system_random())
+        names: list[dict[str, Any]] = [{"idempotency_key": "once"}, {"id": fresh}]
+        for name in names:
+            handles = [await client.send("Work/echo", number, **name) for number in (1, 2)]
+            assert [handle.already_accepted for handle in handles] == [False, False]
+            async with plain.worker(world.application):
+                results = [await handle.result(timeout=PATIENCE) for handle in handles]
+                assert results[0] == results[1]
+                assert results[0][0] == [1, 1]
+                status = await handles[1].status()
+                assert status.source is not None
+                assert status.source.startswith(f"{plain.topic('Work')}/")
+            assert (await client.send("Work/echo", 3, **name)).already_accepted

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .failures import FAILED, end, reported
-from .flags import AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
 from .output import print_json
 
 AwakeableId = Annotated[str, typer.Argument(metavar="ID", help="The id of an awakeable, awk_...")]
@@ -33,14 +33,18 @@ def _say(came: bool, what: str) -> None:
 @awakeable.command("resolve")
 @reported
 def resolve_awakeable(
-    awakeable_id: AwakeableId, value: Value = None, redis_url: RedisUrl = None, namespace: Namespace = None
+    awakeable_id: AwakeableId,
+    value: Value = None,
+    app: App = None,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Complete an awakeable with a value."""
     from .operating import operate
     from .values import read_value
 
     given = read_value(value)
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     _say(operate(settings, lambda client: client.resolve_awakeable(awakeable_id, given)), awakeable_id)
 
 
@@ -50,13 +54,14 @@ def reject_awakeable(
     awakeable_id: AwakeableId,
     message: Message,
     code: Code = 500,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Complete an awakeable with a failure, which its handler sees as a TerminalError."""
     from .operating import operate
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     _say(operate(settings, lambda client: client.reject_awakeable(awakeable_id, message, code)), awakeable_id)
 
 
@@ -66,6 +71,7 @@ def send_signal(
     invocation_id: InvocationIdText,
     name: SignalName,
     value: Value = None,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -74,7 +80,7 @@ def send_signal(
     from .values import read_value
 
     given = read_value(value)
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     _say(operate(settings, lambda client: client.send_signal(invocation_id, name, given)), invocation_id)
 
 
@@ -85,13 +91,14 @@ def reject_signal(
     name: SignalName,
     message: Message,
     code: Code = 500,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Signal a failure, which the handler sees as a TerminalError."""
     from .operating import operate
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     _say(operate(settings, lambda client: client.reject_signal(invocation_id, name, message, code)), invocation_id)
 
 
@@ -102,6 +109,7 @@ def get_promise(
     key: WorkflowKey,
     name: PromiseName,
     as_json: AsJson = False,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -110,7 +118,7 @@ def get_promise(
 
     from .operating import operate
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
 
     async def look(client: Any) -> Outcome | None:
         found: Outcome | None = await client.promise_outcome(workflow, key, name)
@@ -142,6 +150,7 @@ def resolve_promise(
     key: WorkflowKey,
     name: PromiseName,
     value: Value = None,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -150,7 +159,7 @@ def resolve_promise(
     from .values import read_value
 
     given = read_value(value)
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     operate(settings, lambda client: client.resolve_promise(workflow, key, name, given))
     typer.echo("done")
 
@@ -163,12 +172,13 @@ def reject_promise(
     name: PromiseName,
     message: Message,
     code: Code = 500,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Complete a promise with a failure."""
     from .operating import operate
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     operate(settings, lambda client: client.reject_promise(workflow, key, name, message, code))
     typer.echo("done")

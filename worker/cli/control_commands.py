@@ -22,7 +22,7 @@ from .filters import (
     YoungerThan,
     read_filter,
 )
-from .flags import AsJson, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, Namespace, RedisUrl, settings_with
 from .output import clean, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ def _command(action: Action) -> Callable[..., None]:
         yes: Yes = False,
         dry_run: DryRun = False,
         as_json: AsJson = False,
+        app: App = None,
         redis_url: RedisUrl = None,
         namespace: Namespace = None,
     ) -> None:
         chosen = read_filter(status, service, handler, key, older_than, younger_than, failure)
         request = Request(action, ids or [], chosen, limit, yes, dry_run, as_json)
-        _operate(request, settings_with(redis_url=redis_url, namespace=namespace))
+        _operate(request, settings_with(redis_url=redis_url, namespace=namespace, app=app))
 
     return command
 

@@ -9,6 +9,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 import typer
 
 from perdure.schemas.errors import DefinitionError, PerdureError, SettingsError, TerminalError, UsageError
+from perdure.schemas.payloads import SEALED_TEXT
 
 from .output import note
 
@@ -33,7 +34,10 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
             end(str(error), code=BAD_INPUT)
         except TerminalError as error:
             details = "".join(f"\n  {name}: {value}" for name, value in error.metadata.items())
-            end(f"The invocation failed with code {error.status_code}: {error.message}{details}", code=FAILED)
+            message = error.message
+            if message.startswith(SEALED_TEXT):
+                message = "(sealed by its application's payload codec: give --app MODULE:APP to open it)"
+            end(f"The invocation failed with code {error.status_code}: {message}{details}", code=FAILED)
         except (PerdureError, TimeoutError) as error:
             end(str(error) or "It took too long.", code=FAILED)
 

@@ -21,6 +21,10 @@ Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where app(...
 OptionalTarget = Annotated[
     str | None, typer.Argument(metavar="[MODULE:APP]", help="Where app(...) is, such as shop.services:app.")
 ]
+App = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:APP", help="Whose payload codec seals and opens values (PERDURE_APP)."),
+]
 InvocationIdText = Annotated[str, typer.Argument(metavar="ID", help="An invocation id, inv_...")]
 LogLevel = Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR (PERDURE_LOG_LEVEL).")]
 LogFormat = Annotated[str | None, typer.Option(help="text or json (PERDURE_LOG_FORMAT).")]

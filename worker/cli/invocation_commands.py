@@ -19,7 +19,7 @@ from .filters import (
     YoungerThan,
     read_filter,
 )
-from .flags import AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
 from .output import note, print_fields, print_json, print_table, time_text
 
 if TYPE_CHECKING:
@@ -75,13 +75,19 @@ def list_invocations(
 @group.command("show")
 @reported
 def show_invocation(
-    invocation_id: InvocationIdText, as_json: AsJson = False, redis_url: RedisUrl = None, namespace: Namespace = None
+    invocation_id: InvocationIdText,
+    as_json: AsJson = False,
+    app: App = None,
+    redis_url: RedisUrl = None,
+    namespace: Namespace = None,
 ) -> None:
     """Show one invocation."""
+    from .opening import opened_view, sealer_of
     from .reading import find_invocation, look
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
-    view = look(settings, lambda store: find_invocation(store, invocation_id))
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
+    sealer = sealer_of(settings)
+    view = opened_view(look(settings, lambda store: find_invocation(store, invocation_id)), sealer)
     if as_json:
         print_json(view.to_json())
         return

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .failures import reported
-from .flags import AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, InvocationIdText, Namespace, RedisUrl, settings_with
 from .output import note, print_json, print_line, print_table, time_text
 
 if TYPE_CHECKING:
     from perdure.journal.inspection import Row
     from perdure.journal.redis_store import RedisStore
     from perdure.schemas.entries import Positioned
+    from perdure.worker.sealing import Sealer
     from perdure.worker.settings import Settings
 
 FOLLOW_INTERVAL_S = 0.3
@@ -32,13 +33,17 @@ def show_journal(
     invocation_id: InvocationIdText,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the invocation is completed.")] = False,
     as_json: AsJson = False,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Show what an invocation did: one line for each entry of its journal."""
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    from .opening import opened, sealer_of
+
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
+    sealer = sealer_of(settings)
     if follow:
-        asyncio.run(_follow(settings, invocation_id, as_json=as_json))
+        asyncio.run(_follow(settings, invocation_id, as_json=as_json, sealer=sealer))
         return
     from perdure.journal.inspection import entry_json, rows_of
     from perdure.schemas.ids import InvocationId
@@ -50,7 +55,8 @@ def show_journal(
         title = f"{view.target}  {view.status}"
         return title, await store.read_journal(InvocationId(invocation_id))
 
-    title, entries = look(settings, question)
+    title, read = look(settings, question)
+    entries = opened(read, sealer)
     if as_json:
         print_json([entry_json(entry) for entry in entries])
         return
@@ -59,10 +65,11 @@ def show_journal(
         note("The journal is empty: its retention ended, and the outcome is kept longer (perdure invocations show).")
 
 
-async def _follow(settings: Settings, invocation_id: str, *, as_json: bool) -> None:
+async def _follow(settings: Settings, invocation_id: str, *, as_json: bool, sealer: Sealer | None) -> None:
     from perdure.journal.inspection import Journal, entry_json
     from perdure.schemas.ids import InvocationId
 
+    from .opening import opened
     from .output import clean
     from .reading import find_invocation, reading_store
 
@@ -73,7 +80,7 @@ async def _follow(settings: Settings, invocation_id: str, *, as_json: bool) -> N
         while True:
             # Looked at before its journal: what was completed then has nothing to come.
             view = await find_invocation(store, invocation_id)
-            entries = await store.read_journal(InvocationId(invocation_id), after=journal.length)
+            entries = opened(await store.read_journal(InvocationId(invocation_id), after=journal.length), sealer)
             rows = journal.add(entries)
             for entry, row in zip(entries, rows, strict=True):
                 if as_json:

@@ -27,6 +27,10 @@ def operate(settings: Settings, work: Callable[[Client], Coroutine[Any, Any, Ans
         SettingsError: There is no such namespace, or the login is wrong.
         StoreError: Redis does not answer, or there was no answer in time.
     """
+    from .opening import codec_of
+
+    # Imported before there is a loop: it is somebody else's code.
+    codec = codec_of(settings)
 
     async def run() -> Answer:
         # A client makes a namespace that is missing, which here is a typing error.
@@ -34,7 +38,7 @@ def operate(settings: Settings, work: Callable[[Client], Coroutine[Any, Any, Ans
             pass
         from perdure.worker.client import Client
 
-        async with Client(settings) as client:
+        async with Client(settings, payload_codec=codec) as client:
             try:
                 async with asyncio.timeout(OPERATE_TIMEOUT_S):
                     return await work(client)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .failures import reported
-from .flags import AsJson, BootstrapServers, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, BootstrapServers, Namespace, RedisUrl, settings_with
 from .output import note, print_json
 
 if TYPE_CHECKING:
@@ -36,21 +36,24 @@ def send(
     reply_to: Annotated[str | None, typer.Option(help="A topic that the outcome is produced to.")] = None,
     as_json: AsJson = False,
     bootstrap_servers: BootstrapServers = None,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Have a handler run, and print the invocation's id once Kafka has acknowledged it."""
     from perdure.worker.client import Client
 
+    from .opening import codec_of
     from .values import read_duration, read_headers
 
-    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace)
+    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace, app=app)
+    codec = codec_of(settings)
     value = _argument(argument)
     headers = read_headers(header or [])
     wait = None if delay is None else read_duration(delay, flag="--delay")
 
     async def run() -> Handle[Any]:
-        async with Client(settings) as client:
+        async with Client(settings, payload_codec=codec) as client:
             return await client.send(
                 target,
                 value,
@@ -83,21 +86,24 @@ def call(
     header: Headers = None,
     timeout: Annotated[str, typer.Option(help="How long to wait: 500ms, 10s, 5m.")] = "30s",
     bootstrap_servers: BootstrapServers = None,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
     """Have a handler run, wait, and print its result as JSON."""
     from perdure.worker.client import Client
 
+    from .opening import codec_of
     from .values import print_value, read_duration, read_headers
 
-    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace)
+    settings = settings_with(bootstrap_servers=bootstrap_servers, redis_url=redis_url, namespace=namespace, app=app)
+    codec = codec_of(settings)
     value = _argument(argument)
     headers = read_headers(header or [])
     patience = read_duration(timeout, flag="--timeout")
 
     async def run() -> Any:
-        async with Client(settings) as client:
+        async with Client(settings, payload_codec=codec) as client:
             return await client.call(
                 target, value, timeout=patience, key=key, idempotency_key=idempotency_key, headers=headers
             )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .failures import FAILED, end, reported
-from .flags import AsJson, Namespace, RedisUrl, settings_with
+from .flags import App, AsJson, Namespace, RedisUrl, settings_with
 from .output import print_json, print_table
 
 ObjectName = Annotated[str, typer.Argument(metavar="OBJECT", help="The object's or workflow's name.")]
@@ -24,6 +24,7 @@ def get_state(
     key: ObjectKey,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One value; all without it.")] = None,
     as_json: AsJson = False,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -33,17 +34,17 @@ def get_state(
     from .operating import operate
     from .values import print_value
 
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     state = operate(settings, lambda client: client.read_state(of, key))
     if name is None:
         if as_json:
-            print_json(state)
+            print_json({each: _shown(value) for each, value in state.items()})
         else:
             print_table(("name", "value"), [(each, _text(value, JSON)) for each, value in state.items()])
     elif name not in state:
         end(f"{of}/{key} has no state {name!r}: look with `perdure state get {of} {key}`.", code=FAILED)
     elif as_json:
-        print_json({name: state[name]})
+        print_json({name: _shown(state[name])})
     else:
         print_value(state[name])
 
@@ -56,6 +57,7 @@ def set_state(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The value's name.")],
     value: Annotated[str, typer.Argument(metavar="JSON", help="The value; - reads it from stdin.")],
     force: Force = False,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -64,7 +66,7 @@ def set_state(
     from .values import read_value
 
     given = read_value(value)
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     operate(settings, lambda client: client.set_state(of, key, {name: given}, force=force))
     typer.echo("done")
 
@@ -77,6 +79,7 @@ def clear_state(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which values.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole state.")] = False,
     force: Force = False,
+    app: App = None,
     redis_url: RedisUrl = None,
     namespace: Namespace = None,
 ) -> None:
@@ -87,10 +90,21 @@ def clear_state(
 
     if bool(names) == everything:
         raise UsageError("Say what to remove: either names of values, or --all.")
-    settings = settings_with(redis_url=redis_url, namespace=namespace)
+    settings = settings_with(redis_url=redis_url, namespace=namespace, app=app)
     operate(settings, lambda client: client.clear_state(of, key, names or None, force=force))
     typer.echo("done")
 
 
+def _shown(value: Any) -> Any:
+    """A value for JSON; one that is sealed is called that."""
+    from perdure.journal.inspection import preview
+    from perdure.schemas.payloads import SEALED
+
+    return preview(value) if isinstance(value, bytes) and value.startswith(SEALED) else value
+
+
 def _text(value: Any, serde: Any) -> str:
-    return repr(value) if isinstance(value, bytes) else str(serde.serialize(value).decode())
+    shown = _shown(value)
+    if isinstance(shown, bytes):
+        return repr(shown)
+    return shown if shown is not value else str(serde.serialize(value).decode())

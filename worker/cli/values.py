@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 import typer
 
+from perdure.journal.inspection import preview
 from perdure.schemas.errors import SerdeError, UsageError
+from perdure.schemas.payloads import SEALED
 from perdure.worker.printable import printable_json
 from perdure.worker.serde import JSON
 
@@ -72,6 +74,10 @@ def _standard_input() -> str:
 
 def print_value(value: Any) -> None:
     """Print a value as JSON, with all its digits; bytes that are none as text, with a note."""
+    if isinstance(value, bytes) and value.startswith(SEALED):
+        note("The value is sealed by its application's payload codec: give --app MODULE:APP to open it.")
+        typer.echo(preview(value))
+        return
     if isinstance(value, bytes):
         note(f"The value is not JSON but {len(value)} bytes; as text:")
         typer.echo(clean(value.decode("utf-8", "replace")))

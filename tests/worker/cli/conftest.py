@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -139,7 +140,12 @@ def perdure() -> Command:
     """Return what runs the command with the given arguments, off this test's event loop."""
 
     async def run(*arguments: str, input: str | None = None) -> Ended:
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
         result = await asyncio.to_thread(CliRunner().invoke, app, list(arguments), input=input)
+        # A command that runs workers has everything logged to its stderr, which is closed now.
+        root.handlers[:] = handlers
+        root.setLevel(level)
         return Ended(result.exit_code, result.stdout, result.stderr)
 
     return run
