@@ -46,7 +46,6 @@ class Omitted(NamedTuple):
 
 
 _NO_SCOPES = "there are no scopes and limit keys: concurrency is bounded by worker, and by key with objects"
-_SUBSCRIPTIONS = "comes with the conformance tests of subscriptions"
 
 OMITTED: Final = (
     Omitted(Scenario("Custom", "*"), "its tests are shell commands that each SDK brings; there is nothing to verify"),
@@ -69,10 +68,6 @@ OMITTED: Final = (
         Scenario("InvokerMemoryTest", "allCompleteUnderMemoryPressure"),
         "a worker bounds how many attempts run, not their memory",
     ),
-    Omitted(Scenario("KafkaTest", "callWorkflowHandler"), _SUBSCRIPTIONS),
-    Omitted(Scenario("KafkaTest", "callSharedWorkflowHandler"), _SUBSCRIPTIONS),
-    Omitted(Scenario("KafkaTest", "callObjectHandler"), _SUBSCRIPTIONS),
-    Omitted(Scenario("KafkaTest", "callServiceHandler"), _SUBSCRIPTIONS),
     Omitted(Scenario("KafkaTest", "shouldGenerateTraces"), "there is no tracing yet"),
     Omitted(Scenario("OpenAPITest", "*"), "there is no ingress to describe"),
     Omitted(Scenario("TracingTest", "*"), "there is no tracing yet"),

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import orjson
 import pytest
 
 from perdure import Handle
 from perdure.schemas.ids import InvocationId
+from perdure.worker.broker import Outgoing
 from perdure.worker.client import Client
 from perdure.worker.envelope import NOTHING
+from perdure.worker.kafka_admin import create_topics
+from perdure.worker.sender import Sender
 from perdure.worker.settings import Settings
 from tests.integration.deployment import PATIENCE, Deployment
 from tests.waiting import wait_until
+from tests.worker.kafka_clients import topic_plan
 
-from .application import application
+from .application import SUBSCRIBED, application_in, topic_for
 from .contract_objects import has_awakeable
 from .outside import Outside
 
 Result = TypeVar("Result")
+Target: TypeAlias = Callable[..., Awaitable[Any]]
 
 
 class Point(NamedTuple):
@@ -51,12 +57,18 @@ class Deployed:
         point: Where in the matrix.
         client: Of the namespace.
         outside: Hands on its invocations.
+        sender: Of records that somebody else writes.
+        topics: Where those go, by the handlers that they invoke.
     """
 
-    def __init__(self, point: Point, *, client: Client, outside: Outside) -> None:
+    def __init__(
+        self, point: Point, *, client: Client, outside: Outside, sender: Sender, topics: Mapping[Target, str]
+    ) -> None:
         self.point = point
+        self.topics = topics
         self.client = client
         self.outside = outside
+        self._sender = sender
         self._numbers = itertools.count()
 
     def key(self) -> str:
@@ -88,6 +100,19 @@ class Deployed:
         await self.outside.known(handle.invocation_id)
         return handle
 
+    async def feed(
+        self,
+        handler: Target,
+        value: object,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a record of JSON to the topic to which a handler is subscribed."""
+        bare = None if key is None else key.encode()
+        written = tuple((name, text.encode()) for name, text in (headers or {}).items())
+        await self._sender.send(Outgoing(self.topics[handler], bare, orjson.dumps(value), written))
+
     async def submit(
         self, main: Callable[..., Awaitable[Any]], argument: object = NOTHING, *, key: str
     ) -> InvocationId:
@@ -111,11 +136,15 @@ class Deployed:
 async def deploy(settings: Settings, point: Point) -> AsyncIterator[Deployed]:
     """Run the conformance application on so many workers while the block runs."""
     deployment = Deployment(settings)
+    application = application_in(settings.namespace)
+    topics: dict[Target, str] = {handler: topic_for(settings.namespace, handler) for handler in SUBSCRIBED}
+    theirs = [topic_plan(topic, partitions=settings.topic_partitions) for topic in topics.values()]
+    await create_topics(settings.kafka_config(client_id="somebody-else"), theirs)
     async with contextlib.AsyncExitStack() as stack:
         # Creates the topics, which a worker does while it begins already.
-        await stack.enter_async_context(deployment.sender(application))
+        sender = await stack.enter_async_context(deployment.sender(application))
         for number in range(point.workers):
             await stack.enter_async_context(deployment.worker(application, worker_id=f"worker-{number}"))
         client = await stack.enter_async_context(deployment.client())
         store = await stack.enter_async_context(deployment.store())
-        yield Deployed(point, client=client, outside=Outside(client, store))
+        yield Deployed(point, client=client, outside=Outside(client, store), sender=sender, topics=topics)
