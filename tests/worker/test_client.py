@@ -298,8 +298,11 @@ async def test_an_idempotency_key_gives_one_invocation(client: Client, worker: F
     first = await client.send(buy, Order(item="tea"), idempotency_key="o-1")
     again = await client.send(buy, Order(item="tea"), idempotency_key="o-1")
     assert first.invocation_id == again.invocation_id
+    assert not first.already_accepted
     await worker.serve(Success(b'{"total":3}'))
     assert await again.result(timeout=PATIENCE) == Receipt(total=3)
+    late = await client.send(buy, Order(item="tea"), idempotency_key="o-1")
+    assert (late.invocation_id, late.already_accepted) == (first.invocation_id, True)
 
 
 async def test_options_travel_in_the_envelope(client: Client, worker: FakeWorker) -> None:

@@ -57,9 +57,15 @@ async def test_sends_print_the_id(worker: asyncio.subprocess.Process, perdure: C
         return await status_of(sent.stdout.strip()) == "scheduled"
 
     await wait_until(scheduled)
-    once = await perdure("send", "Shop/ping", "--idempotency-key", "k", "--json")
+    once = orjson.loads((await perdure("send", "Shop/ping", "--idempotency-key", "k", "--json")).stdout)
+    assert not once["already_accepted"]
+
+    async def admitted() -> bool:
+        return await status_of(once["id"]) != ""
+
+    await wait_until(admitted)
     again = await perdure("send", "Shop/ping", "--idempotency-key", "k", "--json")
-    assert orjson.loads(once.stdout)["id"] == orjson.loads(again.stdout)["id"]
+    assert orjson.loads(again.stdout) == {"id": once["id"], "already_accepted": True}
     chosen = new_invocation_id("Shop", None, system_random())
     assert (await perdure("send", "Shop/ping", "--id", chosen)).stdout == f"{chosen}\n"
 
