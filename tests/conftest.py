@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,12 @@ from hypothesis import settings
 
 from perdure.testing import ServerAddresses
 from perdure.worker.clock import system_random
+from perdure.worker.harness import NAMESPACE_PREFIX
 from perdure.worker.server_process import ServerProcess
 
 from .servers import lane
 from .servers.lane import Servers
+from .servers.leavings import delete_topics
 from .waiting import wait_until
 
 # Property tests have their own measure of patience: examples, not milliseconds, because CI machines stall.
@@ -24,6 +26,8 @@ settings.register_profile("ci", max_examples=500, deadline=None, print_blob=True
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 SERVER_FIXTURES = frozenset({"servers", "bootstrap_servers", "redis_url", "private_redis", "private_broker"})
+_BROKER = pytest.StashKey[str]()
+_NAMESPACES = pytest.StashKey[list[str]]()
 NAMESPACE_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 __all__ = ["wait_until"]
@@ -64,15 +68,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+async def servers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Servers]:
     """Start the lane's Redis and Kafka once, for all tests."""
     directory = tmp_path_factory.mktemp("servers")
     redis = await lane.new_redis(directory / "redis")
     try:
         broker = await lane.new_broker(directory / "broker")
+        pytestconfig.stash[_BROKER] = broker.address
         try:
             yield Servers(redis=redis, broker=broker)
         finally:
+            del pytestconfig.stash[_BROKER]
             await broker.stop()
     finally:
         await redis.stop()
@@ -112,10 +118,21 @@ async def private_broker(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     await server.kill()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _topics_go_with_their_file(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Take back the topics that a file's tests left in their namespaces, and harnesses in theirs."""
+    used = pytestconfig.stash[_NAMESPACES] = [NAMESPACE_PREFIX]
+    yield
+    if _BROKER in pytestconfig.stash:
+        delete_topics(pytestconfig.stash[_BROKER], used)
+
+
 @pytest.fixture
-def namespace() -> str:
+def namespace(pytestconfig: pytest.Config) -> str:
     """Return a short name that no other test uses, such as `t3f9k2`."""
-    return "t" + "".join(system_random().choices(NAMESPACE_LETTERS, k=6))
+    name = "t" + "".join(system_random().choices(NAMESPACE_LETTERS, k=6))
+    pytestconfig.stash[_NAMESPACES].append(name)
+    return name
 
 
 @pytest.fixture(name="wait_until")
