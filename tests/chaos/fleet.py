@@ -36,6 +36,7 @@ class Member:
     Attributes:
         process: Its process.
         proxy: Between it and Redis.
+        passing: Whether it is one more than there are to be, and soon told to end.
         expected_to_end: Whether it was killed, or told to end.
         exit_code: Once it has ended.
         frozen: Whether it stands still.
@@ -43,6 +44,7 @@ class Member:
 
     process: WorkerProcess
     proxy: Proxy
+    passing: bool = False
     expected_to_end: bool = False
     exit_code: int | None = None
     frozen: bool = False
@@ -103,8 +105,8 @@ class Fleet:
 
     @property
     def alive(self) -> list[Member]:
-        """Those that run and were not told to end."""
-        return [member for member in self.members if member.alive and not member.expected_to_end]
+        """Those that run and are to go on running."""
+        return [m for m in self.members if m.alive and not m.passing and not m.expected_to_end]
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +114,7 @@ class Fleet:
         return [member.process.log_path.stem for member in self.members if member.alive]
 
     async def start(self, *, passing: bool = False) -> Member:
-        """Start one; it is not ready when this returns. One that only passes by counts as told to end already."""
+        """Start one; it is not ready when this returns. One that only passes by is not counted."""
         number = next(self._number)
         port = free_port(self._chance)
         proxy = await self._proxies.enter_async_context(Proxy(port, upstream_port=self._redis_port))
@@ -125,7 +127,7 @@ class Fleet:
         }
         process = WorkerProcess(environment, log_path=self._directory / f"w{number}.log", target=TARGET, module=ENTRY)
         await process.start()
-        member = Member(process, proxy, expected_to_end=passing)
+        member = Member(process, proxy, passing)
         # Not before it runs: one that does not is taken for one that has ended.
         self.members.append(member)
         return member

@@ -164,14 +164,11 @@ class Proxy:
         found = list(self._carried)
         return chance.sample(found, max(1, round(share * len(found)))) if found else []
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a server's callback runs in a task"
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours: asyncio logs those of its own as failed when they are cancelled.
+        task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
-        try:
-            await self._carry(reader, writer)
-        finally:
-            self._tasks.discard(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
