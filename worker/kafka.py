@@ -125,7 +125,7 @@ class Consumer:
 
         Raises:
             UnreadableRecordsError: Records of some partition could not be decoded.
-            BrokerError: Reading is refused, or aiokafka's coordination has ended.
+            BrokerError: Reading is refused, aiokafka's coordination has ended, or this was closed meanwhile.
         """
         chosen = [aiokafka.TopicPartition(*partition) for partition in partitions or ()]
         if partitions is not None and not chosen:
@@ -138,6 +138,8 @@ class Consumer:
             raise BrokerError(
                 f"Kafka's records cannot be read: {error!r}. Look at the topics' access rules."
             ) from error
+        except kafka_errors.ConsumerStoppedError as error:
+            raise BrokerError("The Kafka consumer was closed meanwhile: read from its successor.") from error
         except _UNDECODABLE as error:
             raise UnreadableRecordsError.of(error) from error
         return [_record(Partition(*tp), r) for tp, records in fetched.items() for r in records]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 from perdure.worker.broker import Outgoing, Partition
-from perdure.worker.kafka import Admin
+from perdure.worker.kafka import Admin, Consumer
 from perdure.worker.kafka_admin import create_topics, describe_cluster
 
 from .kafka_clients import broker_for, numbers, poll_until, quick_config, topic_plan, values
@@ -74,6 +76,25 @@ async def test_a_record_larger_than_a_fetch_is_not_lost(bootstrap_servers: str, 
         await broker.produce([Outgoing(topic, None, b"%d" % n + b" " * 50_000) for n in range(3)])
         records = await poll_until(broker, lambda got: len(got) >= 3)
     assert numbers(records) == [0, 1, 2]
+
+
+async def test_reading_from_a_consumer_that_was_closed_meanwhile_is_an_error_like_any_other(
+    bootstrap_servers: str, namespace: str
+) -> None:
+    """Who polls while the consumer is being replaced is told so, and may poll again."""
+
+    async def ignored(partitions: Sequence[Partition]) -> None:
+        pass
+
+    config = quick_config(bootstrap_servers, namespace)
+    plan = topic_plan(f"{namespace}.S")
+    await create_topics(config, [plan])
+    consumer = Consumer(config, revoked=ignored, assigned=ignored)
+    await consumer.start()
+    consumer.assign([Partition(plan.name, 0)])
+    await consumer.close()
+    with pytest.raises(BrokerError, match="was closed"):
+        await consumer.take(records_max=1, wait_ms=1_000)
 
 
 async def test_topics_are_created_once_and_left_alone(bootstrap_servers: str, namespace: str) -> None:
