@@ -115,10 +115,22 @@ class Committer:
     async def start(self) -> None:
         """Pass the barrier once, before the first admission, to learn which connection vouches from here on.
 
+        Waits while Redis is away.
+
         Raises:
-            PerdureError: It cannot be passed.
+            SettingsError: The login is wrong.
         """
-        self._connection = self._durable_connection = await self._barrier.pass_()
+        while True:
+            try:
+                self._connection = self._durable_connection = await self._barrier.pass_()
+            except StoreError as error:
+                if not self._failing:
+                    logger.warning("work begins when the durable point can be reached: %s", error)
+                self._failing = True
+                await self._clock.sleep(COMMIT_INTERVAL_S)
+            else:
+                self._failing = False
+                return
 
     async def run(self) -> None:
         """Commit until cancelled."""

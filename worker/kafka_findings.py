@@ -15,9 +15,9 @@ from .subscriptions import Subscription, by_group
 from .topics import plan_topics
 
 _MENDS: Final = (
-    ("certificate_verify_failed", "let PERDURE_KAFKA_SSL_CAFILE name the PEM file of the authority of the brokers"),
     ("hostname mismatch", "name the brokers in PERDURE_BOOTSTRAP_SERVERS as their certificates do"),
     ("ip address mismatch", "name the brokers in PERDURE_BOOTSTRAP_SERVERS as their certificates do"),
+    ("certificate_verify_failed", "let PERDURE_KAFKA_SSL_CAFILE name the PEM file of the authority of the brokers"),
     ("wrong_version_number", "set PERDURE_KAFKA_SECURITY_PROTOCOL to what that port speaks: it is not TLS"),
     ("record_layer_failure", "set PERDURE_KAFKA_SECURITY_PROTOCOL to what that port speaks: it is not TLS"),
     ("authentication", "mend PERDURE_KAFKA_SASL_USERNAME and PERDURE_KAFKA_SASL_PASSWORD"),

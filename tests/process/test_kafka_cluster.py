@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from perdure.worker.kafka_admin import create_topics
+from perdure.worker.kafka_findings import examine_kafka
 from perdure.worker.server_process import ServerProcess
+from perdure.worker.settings import Settings
+from perdure.worker.topics import plan_topics
 from tests.servers.apache import apache_kafkas
 
-from .application import Act
+from .application import SERVICE, Act, application
 from .stage import Stage, set_stage
 
 # Servers of its own are started within the deadline, several Javas among them where it is about Kafka.
@@ -47,9 +51,30 @@ async def stage(
         yield made
 
 
+async def doctor_names_topics_that_one_broker_can_take_along(settings: Settings) -> None:
+    """One with a single copy, and one whose records count when one broker has them; each with what mends it."""
+    config = settings.kafka_config(client_id="test")
+    plans = plan_topics(settings.namespace, [SERVICE], partitions=2, replication_factor=3)
+    lone, hasty, *rest = plans
+    lone = lone._replace(replication_factor=1)
+    hasty = hasty._replace(config=(*hasty.config, ("min.insync.replicas", "1")))
+    await create_topics(config, [lone, hasty, *rest])
+    findings = await examine_kafka(settings, application, target="m:a")
+    found = {finding.found: finding.mend for finding in findings if finding.level == "problem"}
+    assert len(found) == 2
+    said = f"{lone.name} is on 1 broker: what nobody has admitted yet goes with it."
+    assert "kafka-reassign-partitions.sh" in found[said]
+    said = f"{hasty.name} acknowledges what one broker has: min.insync.replicas is 1."
+    assert f"--entity-name {hasty.name} --add-config min.insync.replicas=2" in found[said]
+
+
 async def test_a_broker_is_killed_under_load(stage: Stage, brokers: list[ServerProcess]) -> None:
     """Whichever it is, coordinator or leader: no acknowledged record is lost, and work goes on with the other two."""
     workers = await stage.start_two()
+    findings = await examine_kafka(stage.settings, application, target="m:a")
+    assert [finding for finding in findings if finding.level == "problem"] == []
+    other = stage.settings.model_copy(update={"namespace": f"{stage.settings.namespace}-lax"})
+    await doctor_names_topics_that_one_broker_can_take_along(other)
 
     async def send() -> None:
         for number in range(60):

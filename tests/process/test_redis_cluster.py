@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from perdure.journal.keys import Keys
 from perdure.journal.redis_topology import cluster_slot
+from perdure.worker.client import Client
 from tests.servers.redis_family import PRIMARIES, RedisCluster, ask
 
-from .application import Act
+from .application import Act, Plan, perform
 from .stage import SLOTS, Stage, set_stage
 
 pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(120)]
@@ -52,6 +54,13 @@ async def test_work_is_spread_over_the_nodes(stage: Stage, cluster: RedisCluster
     """Invocations of one namespace lie on every primary, and all of them end, with their offsets committed."""
     workers = await stage.start_two()
     await send_many(stage, count=40, pause_s=0.01)
+    async with Client(stage.settings) as client:
+        # The outcome is told through whichever node the client is subscribed to.
+        reports = [client.call(perform, Plan(f"c{n}", list(ACTS)), timeout=timedelta(seconds=30)) for n in range(10)]
+        assert [report.tag for report in await asyncio.gather(*reports)] == [f"c{n}" for n in range(10)]
+        stage.acknowledged += [f"c{n}" for n in range(10)]
+        page = await client.list_invocations(limit=100)
+        assert len(page.invocations) == 50
     await stage.finished()
     held = [await ask(node, "DBSIZE") for node in cluster.nodes[:PRIMARIES]]
     assert all(held), held

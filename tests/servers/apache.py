@@ -33,13 +33,16 @@ JAVA_FLAGS = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel
 INSTALL = {
     "java": "a Java runtime >= 17 (Debian: apt-get install openjdk-17-jre-headless, macOS: brew install openjdk)",
     "mvn": "Maven (Debian: apt-get install maven, macOS: brew install maven), once, to fetch Kafka's jars",
+    "openssl": "OpenSSL, for certificates (Debian: apt-get install openssl, macOS: it is there)",
     "redis-server": "Redis >= 7.0 (Debian: apt-get install redis-server, macOS: brew install redis)",
 }
 
 
 def missing_programs() -> list[str]:
     """Return, for each program this lane lacks, how to get it; empty when the lane can run."""
-    needed = ["java", "redis-server"] if KAFKA_DIR.exists() else ["java", "mvn", "redis-server"]
+    needed = ["java", "openssl", "redis-server"]
+    if not KAFKA_DIR.exists():
+        needed.append("mvn")
     return [INSTALL[program] for program in needed if shutil.which(program) is None]
 
 

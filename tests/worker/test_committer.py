@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from perdure.schemas.errors import StoreError
+from perdure.schemas.errors import SettingsError, StoreError
 from perdure.worker import committer as committer_module
 from perdure.worker.broker import Partition, Record
 from perdure.worker.committer import Committer
+from tests.waiting import wait_until
 from tests.worker.attempt_stage import SkippingClock
 from tests.worker.scripted_broker import ScriptedBroker
 
@@ -75,6 +76,25 @@ async def scene() -> Scene:
     await scene.committer.start()
     await scene.committer.assigned([P0, P1])
     return scene
+
+
+async def test_a_start_during_an_outage_waits_for_its_end() -> None:
+    """A Redis that dies while the first pass waits for its disk does not end the worker."""
+    scene = Scene()
+    scene.barrier.error = StoreError("it closed the connection")
+    starting = asyncio.create_task(scene.committer.start())
+    await wait_until(lambda: scene.barrier.passes > 2, description="it is tried again")
+    assert not starting.done()
+    scene.barrier.error = None
+    await starting
+
+
+async def test_a_start_with_a_wrong_login_fails() -> None:
+    """Waiting would not mend it."""
+    scene = Scene()
+    scene.barrier.error = SettingsError("mend the password")
+    with pytest.raises(SettingsError):
+        await scene.committer.start()
 
 
 async def test_offsets_move_behind_the_barrier(scene: Scene) -> None:
