@@ -23,12 +23,19 @@ from .ledger import DIRECTORY_VARIABLE, Ledger
 
 RETENTION_VARIABLE = "PERDURE_TEST_RETENTION_S"
 
+NAPS = "naps"
+"""The ledger of naps: by how many milliseconds each ended too late, and when it should have."""
+
+NAPS_MAX = 20
+"""Of one invocation, which then sends the next: each resume replays those before."""
+
 TASKS_INTERVAL_S = 1.0
 """Between two notes of how many tasks a worker has."""
 
 _clock = SystemClock()
 _directory = Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent"))
 _ledger = Ledger(_directory)
+_naps = Ledger(_directory, NAPS)
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,16 @@ async def wake_at(ctx: Context, order: Alarm) -> int:
     return woke_ms - order.at_ms
 
 
-@load.handler(inactivity_timeout=timedelta(0), journal_retention=timedelta(hours=1))
-async def keep_napping(ctx: Context, nap_ms: int) -> int:
-    """Sleep, suspended, again and again until a file says that it is enough; its journal tells when, and is kept."""
-    naps = 0
-    while not await ctx.run("enough", _enough):
+@load.handler(inactivity_timeout=timedelta(0))
+async def keep_napping(ctx: Context, nap_ms: int) -> None:
+    """Sleep, suspended, again and again until a file says that it is enough; a ledger tells how late each nap ended."""
+    due_ms = await ctx.run_typed("look", _look, nap_ms=nap_ms, due_ms=None)
+    for _ in range(NAPS_MAX):
+        if due_ms is None:
+            return
         await ctx.sleep(timedelta(milliseconds=nap_ms))
-        naps += 1
-    return naps
+        due_ms = await ctx.run_typed("look", _look, nap_ms=nap_ms, due_ms=due_ms)
+    ctx.service_send(keep_napping, nap_ms)
 
 
 @load.handler()
@@ -131,8 +140,12 @@ async def _now_ms() -> int:
     return _clock.now_ms()
 
 
-async def _enough() -> bool:
-    return (_directory / "enough").exists()
+async def _look(nap_ms: int, due_ms: int | None) -> int | None:
+    """Write down how late a nap ended, and when the next one is due; `None` where it is enough."""
+    now_ms = _clock.now_ms()
+    if due_ms is not None:
+        _naps.add(now_ms - due_ms, due_ms)
+    return None if (_directory / "enough").exists() else now_ms + nap_ms
 
 
 async def _given(value: float) -> float:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.measuring import percentile
-from perdure.schemas.entries import Completion, Positioned, Run, Sleep
-from perdure.worker.client_handle import Handle
 from tests.process.worker_process import WorkerProcess
 from tests.waiting import wait_until
 
+from .application import NAPS
 from .arena import Arena, Place, arena
 from .judging import Judged, Number, Verdict
-from .ledger import Done
+from .ledger import Done, Ledger
 from .leftovers import leftovers
 
 RETENTION_S = 2.0
@@ -42,18 +40,10 @@ SLOWDOWN_MAX = 2.0
 """Between the median tenth and the last one."""
 
 
-class Nap(NamedTuple):
-    """When one sleep was to end, when a sweep ended it, and when its handler went on, in ms since the epoch."""
-
-    due_ms: int
-    swept_ms: int
-    awake_ms: int
-
-
 async def backlog(place: Place, records: int) -> Judged:
     """Work off so many records."""
     async with arena(place.settings(), place.directory, retention_s=RETENTION_S) as ground:
-        sleepers = await _asleep(ground, min(SLEEPERS, records))
+        await _asleep(ground, min(SLEEPERS, records))
         began_s = time.monotonic()
         await ground.produce("Load/record", range(records))
         produced_s = time.monotonic() - began_s
@@ -61,50 +51,27 @@ async def backlog(place: Place, records: int) -> Judged:
         cpu_s, ready_s = cpu_seconds([worker.pid])[0], time.monotonic()
         rows, began_ms = await _worked_off(ground, records, worker)
         share = (cpu_seconds([worker.pid])[0] - cpu_s) / (time.monotonic() - ready_s)
-        results = [asyncio.ensure_future(sleeper.result()) for sleeper in sleepers]
         (place.directory / "enough").touch()
-        slept = sum(await asyncio.gather(*results))
-        naps = [nap for sleeper in sleepers for nap in _naps(await ground.store.read_journal(sleeper.invocation_id))]
-        assert len(naps) == slept, f"{len(naps)} naps are in the journals, {slept} in the results"
-        for sleeper in sleepers:
-            assert (await sleeper.purge()).changed
         await ground.quiet(timeout_s=STALLED_S)
-        lines = ground.ledger.read()
-        judged = _judged(lines, rows, naps, records=records, began_ms=began_ms)
+        lines, naps = ground.ledger.read(), Ledger(place.directory, NAPS).read()
+        judged = judge(lines, rows, naps, records=records, began_ms=began_ms)
         left = Verdict("left in Redis after retention", await leftovers(ground), "is", 0)
     # A worker that is busy all the time would have a whole core, had it one: how much slower than that it all was.
     figures = {"records": records, "produced_per_s": records / produced_s, "worker_cores": share, **judged.figures}
     return Judged([*judged.verdicts, left], figures, rows)
 
 
-async def _asleep(ground: Arena, count: int) -> list[Handle[int]]:
+async def _asleep(ground: Arena, count: int) -> None:
     """Have so many nap, and the worker that they began on leave: they fall due with nobody there."""
     worker = await ground.start_ready()
-    sleepers = [await ground.client.send("Load/keep_napping", _nap_ms(number)) for number in range(count)]
+    for number in range(count):
+        await ground.client.send("Load/keep_napping", _nap_ms(number))
 
     async def admitted() -> bool:
         return await ground.unfinished() == count
 
     await wait_until(admitted, timeout_s=STALLED_S, description="all sleepers are admitted")
     assert await worker.terminate(timeout_s=STALLED_S) == 0
-    return sleepers
-
-
-def _naps(journal: Sequence[Positioned]) -> Iterator[Nap]:
-    """The sleeps of a journal; the command after each is a step."""
-    due_ms = swept_ms = 0
-    for row in journal:
-        match row.entry:
-            case Sleep():
-                # By the worker's clock, before the journal had it: later than that it was really due.
-                due_ms = row.entry.at_ms + row.entry.duration_ms
-            case Completion():
-                swept_ms = row.entry.at_ms
-            case Run() if due_ms:
-                yield Nap(due_ms, swept_ms, row.entry.at_ms)
-                due_ms = 0
-            case _:
-                pass
 
 
 def _nap_ms(number: int) -> int:
@@ -142,27 +109,34 @@ async def _row(ground: Arena, done: int, records: int) -> dict[str, Number]:
     }
 
 
-def _judged(
+def judge(
     lines: Sequence[Done],
     rows: Sequence[dict[str, Number]],
-    naps: Sequence[Nap],
+    naps: Sequence[Done],
     *,
     records: int,
     began_ms: int,
 ) -> Judged:
+    """Judge a run by what its ledger and its journals say.
+
+    Args:
+        lines: What was done, in order; at least one.
+        rows: A sample for each tenth.
+        naps: By how much each was late, and when it was due.
+        records: How many there were to do.
+        began_ms: When the first one was done.
+    """
     distinct = {line.number for line in lines}
     rates = sorted(row["per_s"] for row in rows)
     ended_ms = lines[-1].at_ms
     # Those that fell due before there was a worker say how long it took to start one.
-    during = [nap for nap in naps if began_ms <= nap.due_ms <= ended_ms]
-    late = [nap.awake_ms - nap.due_ms for nap in during]
-    swept = [nap.swept_ms - nap.due_ms for nap in during]
+    late = [nap.number for nap in naps if began_ms <= nap.at_ms <= ended_ms]
     late_ms = percentile(late, 0.99) if late else 0.0
     growth = max(row["worker_mb"] for row in rows) - rows[0]["worker_mb"]
     verdicts = [
         Verdict("records done", len(distinct), "is", records),
         Verdict("records done twice", len(lines) - len(distinct), "is", 0),
-        Verdict("naps that ended early", sum(min(nap.swept_ms, nap.awake_ms) < nap.due_ms for nap in naps), "is", 0),
+        Verdict("naps that ended early", sum(nap.number < 0 for nap in naps), "is", 0),
         Verdict("MB by which the worker grew after the first tenth", growth, "at most", GROWTH_MB_MAX, machine=True),
         Verdict("ms, p99 of a resume", late_ms, "at most", RESUME_MS_MAX, machine=True),
         Verdict(
@@ -178,9 +152,8 @@ def _judged(
         "per_s": len(lines) / max(0.001, (ended_ms - began_ms) / 1000),
         "first_tenth_per_s": rows[0]["per_s"],
         "last_tenth_per_s": rows[-1]["per_s"],
-        "resumes": len(during),
+        "resumes": len(late),
         "resume_p50_ms": percentile(late, 0.5) if late else 0.0,
-        "resume_swept_p50_ms": percentile(swept, 0.5) if swept else 0.0,
         "resume_p99_ms": late_ms,
         "resume_max_ms": max(late, default=0),
         "worker_mb_max": max(row["worker_mb"] for row in rows),

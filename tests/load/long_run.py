@@ -76,7 +76,7 @@ async def long_run(place: Place, seconds: int) -> Judged:
         errors = ground.said(" ERROR ")
     judged = [row for row in rows if row["s"] >= seconds * WARM_UP]
     verdicts = [
-        *_growth(judged),
+        *growth_of(judged),
         Verdict("records behind, at the most", max(row["lag"] for row in judged), "at most", LAG_MAX, machine=True),
         Verdict("errors in the worker's log", errors, "is", 0),
         Verdict("left in Redis after retention", left, "is", 0),
@@ -85,7 +85,8 @@ async def long_run(place: Place, seconds: int) -> Judged:
     return Judged(verdicts, figures, rows)
 
 
-def _growth(rows: Sequence[Mapping[str, Number]]) -> Iterator[Verdict]:
+def growth_of(rows: Sequence[Mapping[str, Number]]) -> Iterator[Verdict]:
+    """Judge how much each thing grew from the first of these samples to the last, by the line through all of them."""
     lasted_s = rows[-1]["s"] - rows[0]["s"]
     for name, (least, share) in GROWTH_MAX.items():
         mean = sum(row[name] for row in rows) / len(rows)

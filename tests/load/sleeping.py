@@ -18,7 +18,7 @@ LEAD_S = 6.0
 INACTIVITY_S = 0.2
 """So soon an attempt that waits leaves memory; the default lets few of them sleep for some seconds."""
 
-ASLEEP_PER_S = 600
+ASLEEP_PER_S = 400
 """So many fall asleep in a second, at the least, on a machine that others load, too."""
 
 WAKE_PER_S = 100

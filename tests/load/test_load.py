@@ -11,8 +11,10 @@ from tests.servers.lane import LANE, Servers
 
 from .__main__ import parsed
 from .arena import Place
+from .backlog import judge
 from .judging import Judged, Verdict, per_second
 from .ledger import Done, Ledger
+from .long_run import GROWTH_MAX, growth_of
 from .scenarios import SCENARIOS
 
 
@@ -69,6 +71,19 @@ def test_growth_is_the_slope_of_a_line() -> None:
     assert per_second([(1.0, 5.0)]) == 0.0
 
 
+@pytest.mark.parametrize("name", GROWTH_MAX)
+def test_growth_of_each_kind_is_judged(name: str) -> None:
+    """What rises steadily is told by its name, in the steps of a leak too; what swings around a level is not."""
+    level = {"worker_mb": 70.0, "descriptors": 22, "tasks": 30, "redis_mb": 3.5, "redis_keys": 1_500}
+    swinging = [
+        {"s": 10.0 * n, **{kind: value * (1 + 0.03 * (n % 3)) for kind, value in level.items()}} for n in range(90)
+    ]
+    assert [str(verdict) for verdict in growth_of(swinging) if not verdict.holds] == []
+    rising = [{**row, name: row[name] * (1 + row["s"] / 600)} for row in swinging]
+    broken = [verdict.what for verdict in growth_of(rising) if not verdict.holds]
+    assert [what.split(",")[0] for what in broken] == [name]
+
+
 def test_the_ledger_keeps_what_is_written(tmp_path: Path) -> None:
     """Two processes' lines stand in one file, in the order of writing, and are counted without being read."""
     one, other = Ledger(tmp_path), Ledger(tmp_path)
@@ -78,6 +93,42 @@ def test_the_ledger_keeps_what_is_written(tmp_path: Path) -> None:
     other.add(0, 1)
     assert other.count() == 2
     assert one.read() == [Done(999_999_999, 1_800_000_000_000), Done(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "late_ms", "said"),
+    [
+        ([0, 1, 2], 1, []),
+        ([0, 2], 1, ["records done: 2"]),
+        ([0, 1, 1, 2], 1, ["records done twice: 1"]),
+        ([0, 1, 2], -1, ["naps that ended early: 1"]),
+        ([0, 1, 2], 5_995, ["p99 of a resume: 5,995"]),
+    ],
+)
+def test_a_backlog_is_judged(numbers: list[int], late_ms: int, said: list[str]) -> None:
+    """What is lost, done twice, early or late is told, and nothing else."""
+    row = {"worker_mb": 70.0, "redis_mb": 5.0, "per_s": 100.0}
+    lines = [Done(number, 10 + index) for index, number in enumerate(numbers)]
+    judged = judge(lines, [row] * 10, [Done(late_ms, 5)], records=3, began_ms=1)
+    broken = judged.broken(machine=True)
+    assert len(broken) == len(said)
+    assert all(text in wrong for text, wrong in zip(said, broken, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"worker_mb": 90.0}, "MB by which the worker grew"),
+        ({"per_s": 10.0}, "records/s in the last tenth"),
+    ],
+)
+def test_what_changes_over_a_backlog_is_judged(changes: dict[str, float], said: str | None) -> None:
+    """A worker that grows with what it has done, and one that gets slower, are told."""
+    row: dict[str, float] = {"worker_mb": 20.0, "redis_mb": 5.0, "per_s": 100.0}
+    lines = [Done(0, 1), Done(1, 2)]
+    broken = judge(lines, [*[row] * 9, row | changes], [], records=2, began_ms=1).broken(machine=True)
+    assert [said in wrong for wrong in broken if said is not None] == ([] if said is None else [True])
 
 
 @pytest.mark.parametrize(
