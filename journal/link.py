@@ -51,6 +51,10 @@ class Endpoint(NamedTuple):
     password: str | None = None
     ssl: ssl.SSLContext | None = None
 
+    def __repr__(self) -> str:
+        """Where, without the login: it may stand in a traceback."""
+        return f"Endpoint({self.host}:{self.port}/{self.db})"
+
 
 Locate = Callable[[], Awaitable[Endpoint]]
 """Says where a server is now; asked before each connect."""
