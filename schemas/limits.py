@@ -13,6 +13,9 @@ PAYLOAD_BYTES_MAX: Final = 1_000_000
 HEADERS_MAX: Final = 100
 """Headers of a record: more is an accident, and each one is stored with the invocation."""
 
+HEADERS_BYTES_MAX: Final = 100_000
+"""Names and values of a record's headers together: they are read with each attempt, and tracing needs some hundreds."""
+
 NAME_LENGTH_MAX: Final = 200
 """A service, handler or step name: service names become part of topic names, which Kafka ends at 249."""
 
@@ -22,6 +25,18 @@ KEY_LENGTH_MAX: Final = 512
 JOURNAL_ENTRIES_MAX: Final = 50_000
 """Entries of one journal: replay is linear, and a stream is read whole at each claim. A handler that needs more wants
 a loop of invocations."""
+
+JOURNAL_BYTES_MAX: Final = 64_000_000
+"""What the results, arguments and values in one journal hold together: each attempt reads it whole, and a worker has a
+hundred attempts."""
+
+CHILDREN_MAX: Final = 10_000
+"""Calls and sends of one invocation: each is told its end, or killed with it. Who wants more lets its children call
+some."""
+
+METADATA_MAX: Final = 50
+METADATA_CHARACTERS_MAX: Final = 1_000
+"""Entries of a failure's metadata, and characters of each name and value; the rest is cut, as the message is."""
 
 ENTRIES_PER_APPEND_MAX: Final = 500
 """Entries in one append: keeps one script under a millisecond or so, and under Lua's limit on unpacked arguments."""

@@ -39,7 +39,7 @@ from perdure.schemas.ids import (
     id_of_idempotency_key,
     id_of_workflow,
 )
-from perdure.schemas.limits import PAYLOAD_BYTES_MAX
+from perdure.schemas.limits import CHILDREN_MAX, PAYLOAD_BYTES_MAX
 
 from .callees import (
     LATEST_MS,
@@ -123,6 +123,7 @@ class Commands:
         self._state = state
         self._sealer = sealer
         self._mains = mains
+        self._children = 0
 
     def _sealed(self, payload: bytes) -> bytes:
         return payload if self._sealer is None else self._sealer.seal(payload)
@@ -137,6 +138,7 @@ class Commands:
     def call(self, callee: Callee, argument: bytes, asked: Asked, serde: Serde[Any]) -> DurableCallFuture[Any]:
         """Invoke a handler; the future of its outcome."""
         headers = checked_headers(callee, argument, asked)
+        self._one_more_child(callee)
         argument = self._sealed(argument)
         invocation_id = self._id_of(callee, asked)
 
@@ -164,6 +166,7 @@ class Commands:
         headers, at_ms = checked_headers(callee, argument, asked), self._issuer.clock.now_ms()
         if at_ms + asked.delay_ms > LATEST_MS:
             raise UsageError(f"A send to {callee.name} is delayed beyond the year 9999.")
+        self._one_more_child(callee)
         argument = self._sealed(argument)
         invocation_id = self._id_of(callee, asked)
 
@@ -183,6 +186,15 @@ class Commands:
 
         self._issuer.issue(f"a send to {callee.name}", command)
         return invocation_id
+
+    def _one_more_child(self, callee: Callee) -> None:
+        # Counted by asking, so that it is the same in every replay.
+        if self._children >= CHILDREN_MAX:
+            raise UsageError(
+                f"{callee.name} would be child {self._children + 1} of {self._invocation_id}; {CHILDREN_MAX} are "
+                "allowed. Have its children call some of them."
+            )
+        self._children += 1
 
     def _id_of(self, callee: Callee, asked: Asked) -> InvocationId:
         index = self._issuer.machine.next_index

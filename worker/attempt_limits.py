@@ -10,7 +10,7 @@ from perdure.journal.store import Due, Follow
 from perdure.schemas.entries import Entry
 from perdure.schemas.errors import UsageError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.limits import JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
+from perdure.schemas.limits import JOURNAL_BYTES_MAX, JOURNAL_ENTRIES_MAX, PAYLOAD_BYTES_MAX
 
 from .options import InvocationRetry
 from .sealing import Sealer
@@ -50,6 +50,7 @@ class AttemptLimits:
         retry: The invocation's policy.
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
+        journal_bytes_max: So does one that holds more.
         payload_bytes_max: A longer result is refused.
         strict_arguments: A replayed command with other arguments than before pauses, and is not only told. For tests.
         sealer: Of the application's payload codec.
@@ -62,6 +63,7 @@ class AttemptLimits:
     retry: InvocationRetry
     always_replay: bool = False
     journal_entries_max: int = JOURNAL_ENTRIES_MAX
+    journal_bytes_max: int = JOURNAL_BYTES_MAX
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     strict_arguments: bool = False
     sealer: Sealer | None = None
@@ -72,4 +74,11 @@ class AttemptLimits:
         return UsageError(
             f"The journal of {invocation_id} has {length} entries; {self.journal_entries_max} are allowed, since each "
             "attempt replays them all. Split the work into several invocations."
+        )
+
+    def too_large(self, invocation_id: InvocationId, held_bytes: int) -> UsageError:
+        """What pauses an invocation whose journal holds more than it may."""
+        return UsageError(
+            f"The journal of {invocation_id} holds {held_bytes} bytes; {self.journal_bytes_max} are allowed, since "
+            "each attempt reads them all. Keep large values elsewhere, or split the work into several invocations."
         )

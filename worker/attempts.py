@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from perdure.journal.store import SUSPECT_AFTER, Claim, Lease, Store
 from perdure.schemas.errors import FencedError, PerdureError
 from perdure.schemas.ids import InvocationId
+from perdure.schemas.limits import JOURNAL_BYTES_MAX
 
 from .actions import Actions
 from .admissions import handler_for, retention_of
@@ -49,6 +50,7 @@ class AttemptSettings:
         inactivity_ms: How long an attempt waits in memory before it is suspended.
         always_replay: Leave after every result, so that each await is replayed. For tests.
         journal_entries_max: A longer journal pauses the invocation.
+        journal_bytes_max: So does one that holds more.
         payload_bytes_max: A longer result is refused.
         lease_ms: How long a lease holds.
         strict_arguments: A replayed command with other arguments than before pauses. For tests.
@@ -60,6 +62,7 @@ class AttemptSettings:
     payload_bytes_max: int
     lease_ms: int
     strict_arguments: bool = False
+    journal_bytes_max: int = JOURNAL_BYTES_MAX
 
 
 class Attempts:
@@ -278,6 +281,7 @@ def _limits(handler: Handler, settings: AttemptSettings, *, idempotent: bool) ->
         retry=options.retry(),
         always_replay=settings.always_replay,
         journal_entries_max=settings.journal_entries_max,
+        journal_bytes_max=settings.journal_bytes_max,
         payload_bytes_max=settings.payload_bytes_max,
         strict_arguments=settings.strict_arguments,
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from perdure.schemas.entries import Headers, Outcome, Success
 from perdure.schemas.errors import SerdeError, UsageError
 from perdure.schemas.ids import InvocationId, is_invocation_id, read_awakeable_id
-from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX
+from perdure.schemas.limits import HEADERS_BYTES_MAX, HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX
 
 _SERVICE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{NAME_LENGTH_MAX - 1}}}")
 """As `definitions` names services: their names become those of topics."""
@@ -64,7 +64,11 @@ def checked_headers(callee: Callee, argument: bytes, asked: Asked) -> Headers:
     headers = asked.headers or {}
     if len(headers) > HEADERS_MAX:
         raise UsageError(f"A call has at most {HEADERS_MAX} headers, not {len(headers)}.")
-    return tuple((_unicode("A header's name", name).decode(), _unicode("A header", headers[name])) for name in headers)
+    made = tuple((_unicode("A header's name", name).decode(), _unicode("A header", headers[name])) for name in headers)
+    headers_bytes = sum(len(name.encode()) + len(value) for name, value in made)
+    if headers_bytes > HEADERS_BYTES_MAX:
+        raise UsageError(f"The headers of a call have at most {HEADERS_BYTES_MAX} bytes, not {headers_bytes}.")
+    return made
 
 
 def checked_outcome(what: str, outcome: Outcome) -> Outcome:

@@ -194,6 +194,8 @@ class Delivering:
             self.depart(Holding())
         elif machine.length > self.limits.journal_entries_max:
             self.depart(Pausing(self.limits.too_long(self.invocation_id, machine.length)))
+        elif self.writer.payload_bytes > self.limits.journal_bytes_max:
+            self.depart(Pausing(self.limits.too_large(self.invocation_id, self.writer.payload_bytes)))
         elif self._tasks or self._awaited is None or self._awaited.done():
             self._settle_soon()
         else:

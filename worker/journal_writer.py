@@ -15,6 +15,13 @@ from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
 logger = logging.getLogger(__name__)
 
+
+def payload_bytes(entry: Entry) -> int:
+    """How many bytes of the author's an entry holds: a result, an argument, a value; no failure."""
+    outcome = getattr(entry, "outcome", None)
+    return len(getattr(entry if outcome is None else outcome, "value", b""))
+
+
 LINGER_S = 0.005
 """How long a write of state waits for another append to go with: nobody waits for it."""
 
@@ -76,6 +83,8 @@ class JournalWriter:
         self._on_sent = on_sent
         self._loop = loop or asyncio.get_running_loop()
         self._failures = claim.failures
+        self.payload_bytes = sum(map(payload_bytes, (row.entry for row in claim.entries)))
+        """What the entries of the journal hold, as far as it is known here."""
         self._quiet: list[asyncio.Future[None]] = []
 
     @property
@@ -194,10 +203,12 @@ class JournalWriter:
         machine = self.machine
         if appended.tail is None:
             machine.receive_own(entries)
+            self.payload_bytes += sum(map(payload_bytes, entries))
             if not self.learned:
                 self.learned = any(type(entry) is Run for entry in entries)
         else:
             machine.receive(appended.tail)
+            self.payload_bytes += sum(payload_bytes(row.entry) for row in appended.tail)
             self.learned = self.learned or any(
                 isinstance(row.entry, Run | Lookup | Completion | Signalled | Cancelled) for row in appended.tail
             )

@@ -251,6 +251,7 @@ def _engine_settings(settings: Settings, worker: str) -> EngineSettings:
             always_replay=settings.always_replay,
             strict_arguments=settings.strict_arguments,
             journal_entries_max=settings.journal_entries_max,
+            journal_bytes_max=settings.journal_bytes_max,
             payload_bytes_max=settings.payload_bytes_max,
         ),
     )

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record, id_of_subscribed_record
-from perdure.schemas.limits import HEADERS_MAX
+from perdure.schemas.limits import HEADERS_BYTES_MAX, HEADERS_MAX
 from perdure.schemas.records import Envelope, decode_invocation
 
 from .admissions import Invoke, handler_for
@@ -173,6 +173,9 @@ def _check(record: Record, record_bytes: int, record_bytes_max: int) -> None:
     if len(record.headers) > HEADERS_MAX:
         raise DecodeError(f"The record has {len(record.headers)} headers; at most {HEADERS_MAX} are allowed.")
     check_names(record.headers)
+    headers_bytes = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    if headers_bytes > HEADERS_BYTES_MAX:
+        raise DecodeError(f"The record's headers have {headers_bytes} bytes; at most {HEADERS_BYTES_MAX} are allowed.")
 
 
 def check_names(headers: Headers) -> None:

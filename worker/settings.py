@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     journal_entries_max: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
         default=limits.JOURNAL_ENTRIES_MAX, description="An invocation whose journal gets longer is paused."
     )
+    journal_bytes_max: Annotated[int, Field(ge=100_000, le=1_000_000_000)] = Field(
+        default=limits.JOURNAL_BYTES_MAX, description="So is one whose journal holds more."
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="What the command logs to stderr."

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from perdure.journal.retry import RetryPolicy, next_delay_ms
 from perdure.schemas.entries import Failure, StepFailed
 from perdure.schemas.errors import RetryableError, TerminalError, UsageError
-from perdure.schemas.limits import NAME_LENGTH_MAX, shorten
+from perdure.schemas.limits import METADATA_CHARACTERS_MAX, METADATA_MAX, NAME_LENGTH_MAX, shorten
 
 from .actions import ActionTraits
 from .options import RunOptions
@@ -128,7 +128,16 @@ def describe_error(error: BaseException) -> str:
 
 def as_failure(error: TerminalError) -> Failure:
     """A TerminalError as it is recorded."""
-    return Failure(error.status_code, shorten(error.message), error.metadata)
+    return Failure(error.status_code, shorten(error.message), _bounded(error.metadata))
+
+
+def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
+    # Texts, whatever the author put there: what is no JSON could not be recorded.
+    texts = [(str(name), str(value)) for name, value in list(metadata.items())[:METADATA_MAX]]
+    bounded = {shorten(n, METADATA_CHARACTERS_MAX): shorten(v, METADATA_CHARACTERS_MAX) for n, v in texts}
+    if len(metadata) > METADATA_MAX:
+        bounded["…"] = f"{len(metadata) - METADATA_MAX} entries left out"
+    return bounded
 
 
 def terminal_cause(error: BaseException) -> TerminalError | None:

@@ -141,6 +141,7 @@ class Stage:
         self.payload_bytes_max = 1_000_000
         self.sealer: Sealer | None = None
         self.journal_entries_max = 50_000
+        self.journal_bytes_max = 64_000_000
         self.headers: Headers = ()
         self.idempotency_key = ""
         self.key: str | None = None
@@ -256,6 +257,7 @@ class Stage:
             retry=(handler.options.invocation_retry_policy or InvocationRetryPolicy()).resolve(),
             always_replay=self.always_replay,
             journal_entries_max=self.journal_entries_max,
+            journal_bytes_max=self.journal_bytes_max,
             payload_bytes_max=self.payload_bytes_max,
             strict_arguments=self.strict_arguments,
             sealer=self.sealer,

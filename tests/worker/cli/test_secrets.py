@@ -109,8 +109,11 @@ async def test_a_login_that_fails_is_told_without_the_password(
     """By the doctor, and by a worker that logs everything; both have tried to connect."""
     nobody = f"127.0.0.1:{free_port(system_random())}"
     variables, said = {
-        "refused": ({"REDIS_URL": f"redis://me:{SECRET}@{guarded_redis.address}"}, "WRONGPASS"),
-        "refused without a user": ({"REDIS_URL": f"redis://:{SECRET}@{guarded_redis.address}"}, "WRONGPASS"),
+        "refused": ({"REDIS_URL": f"redis://me:{SECRET}@{guarded_redis.address}"}, "password in PERDURE_REDIS_URL"),
+        "refused without a user": (
+            {"REDIS_URL": f"redis://:{SECRET}@{guarded_redis.address}"},
+            "password in PERDURE_REDIS_URL",
+        ),
         "nobody there": ({"REDIS_URL": f"redis://me:{SECRET}@{nobody}"}, nobody),
         "no Sentinel": ({"REDIS_URL": f"redis://{nobody}?sentinel=x&sentinel_password={SECRET}"}, nobody),
         "no SASL": (sasl_login(), "Kafka"),
