@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from perdure.schemas.commands import Call, Lookup, SignalWait
+from perdure.schemas.commands import Awakeable, Call, Lookup, SignalWait
 from perdure.schemas.entries import (
     CancelChild,
     Cancelled,
@@ -153,7 +153,6 @@ class Machine(Pending):
             case Sleep(index):
                 self._record(index, entry.identity)
                 self._sleeps.setdefault(index, entry)
-                self._complete_early(index)
             case StepFailed(index):
                 self._failed[index] = entry
             case Lookup():
@@ -164,7 +163,7 @@ class Machine(Pending):
                 )
             case _ if isinstance(entry, Waiting | Written):
                 self._record_command(entry)
-                if self._early:
+                if self._early and isinstance(entry, Awakeable):
                     self._complete_early(entry.command_index)
             case _:
                 self._receive_word(entry)
@@ -212,8 +211,9 @@ class Machine(Pending):
         self._ready.append(Ready(index, outcome))
 
     def _complete_early(self, index: int) -> None:
-        # From here on the command has its result, in this attempt and in every replay. Before, it would hold up what
-        # the handler waits for until it comes to this command.
+        # Of awakeables, whose names may be known before they are written; what comes before another command is not its
+        # result. From here on it counts, in this attempt and in every replay. Before, it would hold up what the handler
+        # waits for until it comes to this command.
         if index in self._early:
             self._complete(index, self._early.pop(index))
 

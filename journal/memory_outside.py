@@ -61,7 +61,7 @@ class MemoryOutside(MemoryNamespace):
                 slot,
                 invocation_id,
                 entry,
-                once=f"c:{entry.command_index}",
+                once=f"r:{entry.command_index}",
                 position=0,
                 now_ms=now_ms,
                 hints=self._hints,

@@ -62,7 +62,7 @@ class RedisOutside(RedisScripts):
 
     async def complete_awakeable(self, invocation_id: InvocationId, entry: Completion, *, here: str = "") -> Delivery:
         """See `Store.complete_awakeable`."""
-        index, once = entry.command_index, f"c:{entry.command_index}"
+        index, once = entry.command_index, f"r:{entry.command_index}"
         delivery = await self._deliver(invocation_id, entry, once=once, here=here, awakeable=(index, -1))
         if delivery.result != "unsure":
             return delivery

@@ -251,10 +251,10 @@ class Store(Protocol):
     def complete_awakeable(
         self, invocation_id: InvocationId, entry: Completion, *, here: str = ""
     ) -> Awaitable[Delivery]:
-        """Bring the result of an awakeable, as `deliver` with the name `c:<command index>`.
+        """Bring the result of an awakeable, as `deliver` with a name of its own, `r:<command index>`.
 
-        It may come before the awakeable stands in the journal, and is kept for it then. `no-awakeable` where that
-        index is another command's: nothing was written.
+        It may come before the awakeable stands in the journal, and is kept for it then; should another command take
+        that index, this is not its result. `no-awakeable` where one has it already: nothing was written.
         """
 
     def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:

@@ -8,7 +8,7 @@ import pytest
 
 from perdure.journal.machine import Machine
 from perdure.journal.moves import Execute, Ready, Suspend, Wait
-from perdure.schemas.commands import Awakeable
+from perdure.schemas.commands import Awakeable, Call
 from perdure.schemas.entries import (
     AttemptFailed,
     AttemptStarted,
@@ -25,6 +25,7 @@ from perdure.schemas.entries import (
     Unknown,
 )
 from perdure.schemas.errors import JournalMismatchError
+from perdure.schemas.ids import InvocationId
 
 INPUT = Input(1, "w", (), b"null")
 ONE, TWO = Success(b"1"), Success(b"2")
@@ -171,6 +172,23 @@ def test_a_completion_of_what_is_no_wait_is_not_seen() -> None:
     append(machine)
     assert machine.poll() == Ready(0, ONE)
     assert isinstance(machine.poll(), Suspend)
+
+
+def test_a_result_before_a_timer_or_a_call_is_none() -> None:
+    """Only an awakeable has a name that somebody may know before it is written: these get their own results."""
+    called = Call(1, 6, "S", "h", None, InvocationId("inv_3ff" + "0" * 24), "", (), b"1")
+    forged = [Completion(0, 5, TWO), Completion(1, 5, TWO)]
+    machine = machine_with(*forged)
+    machine.issue_sleep("", at_ms=6, duration_ms=10)
+    machine.issue(called)
+    append(machine)
+    assert isinstance(machine.poll(), Suspend)
+    replay = machine_with(*forged, Sleep(0, "", 6, 10), called, Completion(1, 7, ONE))
+    replay.begin()
+    replay.issue_sleep("", at_ms=9, duration_ms=10)
+    replay.issue(called)
+    assert replay.poll() == Ready(1, ONE)
+    assert replay.poll() == Suspend(frozenset({0}))
 
 
 def test_a_timer_is_recorded_once_and_waited_for() -> None:

@@ -261,6 +261,16 @@ async def test_only_an_awakeable_is_completed_by_its_id(bench: Bench, kind: str)
     assert (await bench.store.complete_awakeable(lease.invocation_id, Completion(1, 5, Success(b"1")))).due
 
 
+async def test_a_result_for_an_index_that_another_command_takes_keeps_out_nothing(bench: Bench) -> None:
+    """It came before any command had that index; the call that has it then gets its own."""
+    lease = await admitted(bench)
+    forged, real = Completion(0, 5, Success(b'"x"')), Completion(0, 6, Success(b'"y"'))
+    assert (await bench.store.complete_awakeable(lease.invocation_id, forged)).result == "delivered"
+    await bench.store.append(lease, [OTHERS["call"]], after=2, seq=1, progress=True)
+    assert (await bench.store.deliver(lease.invocation_id, real, once="c:0", position=3)).result == "delivered"
+    assert await entries_of(bench, lease.invocation_id) == [forged, OTHERS["call"], real]
+
+
 async def test_an_awakeable_may_be_completed_before_it_is_written(bench: Bench) -> None:
     """Its handler told its name in a step that is not recorded yet; it is kept, however long the journal is."""
     lease = await admitted(bench)
