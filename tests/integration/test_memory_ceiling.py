@@ -70,6 +70,12 @@ async def use(deployment: Deployment, store: RedisStore, share: float) -> None:
         await line.ask("CONFIG", "SET", "maxmemory", str(int(used / share)) if share else "0")
 
 
+async def fill(deployment: Deployment) -> None:
+    """Have something large in Redis that is none of ours."""
+    async with opened(deployment.settings.redis_config) as line:
+        await line.ask("SET", "ballast", "x" * 60_000_000)
+
+
 async def test_new_work_waits_and_work_in_progress_goes_on(small: Deployment, caplog: pytest.LogCaptureFixture) -> None:
     """What was begun, in memory or suspended, comes to its end; what is new waits in Kafka, visibly; none is lost."""
     works = Works()
@@ -83,6 +89,8 @@ async def test_new_work_waits_and_work_in_progress_goes_on(small: Deployment, ca
         suspended = await client.send("Works/leaves")
         await wait_until(lambda: works.begun == 3)
         await reach(suspended, "suspended")
+        # So that the rest is room enough for what connections hold for a moment.
+        await fill(small)
         with caplog.at_level(logging.INFO):
             await use(small, store, 0.95)
             await wait_until(lambda: not engine._ceiling.admits, description="new work waits")
