@@ -100,6 +100,28 @@ async def test_a_script_stays_in_one_slot(target: str) -> None:
         assert len(slots) == 1, named
 
 
+async def test_a_script_that_writes_more_than_it_is_given_is_given_a_key_that_is_never_there() -> None:
+    """A cluster that moves the slot then refuses it as a whole, and not in its middle (ADR 18)."""
+    recorder = Recorder()
+    keys = Keys("t", slots=SLOTS)
+    store = RedisStore(recorder, keys)  # type: ignore[arg-type]  # a stand-in for the wire
+    who = new_id("k")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        *calls_of(store, Lease(who, 1, "t", "w", "Greeter/k")),
+        lambda: store.sweep(7),
+        lambda: store.shed(7, journals_max=1),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="not sent"):
+            await call()
+    for arguments in recorder.calls:
+        _, sha, count, *rest = [_text(part) for part in arguments]
+        named = rest[: int(count)]
+        # One writes nothing but its hash, and a step's append nothing but its three keys.
+        if (sha, count) not in ((store._shas["attach"], b"1"), (store._shas["append"], b"3")):
+            assert any(re.fullmatch(rb"t:\{\d+\}:status:", key) for key in named), (sha, named)
+
+
 @pytest.mark.parametrize("progress", [False, True])
 @pytest.mark.parametrize(("after", "seq"), [(1, 1), (9, 10), (123_456, 99)])
 async def test_a_step_is_sent_as_any_other_entry_is(after: int, seq: int, progress: bool) -> None:
