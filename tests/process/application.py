@@ -11,7 +11,9 @@ import functools
 import itertools
 import os
 import re
+import resource
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -95,6 +97,33 @@ async def perform(ctx: Context, plan: Plan) -> Report:
             case "step" | "die" | "stuck" | "stubborn":
                 seen.append(await ctx.run(name, _step(ctx, name, act)))
     return Report(plan.tag, seen)
+
+
+@work.handler(invocation_retry_policy=InvocationRetryPolicy(max_attempts=CRASH_LOOP_ATTEMPTS_MAX))
+async def hog(ctx: Context, plan: Plan) -> Report:
+    """Take all memory that the process may have, in every attempt, and then some."""
+    _begin(ctx, "hog", fails=True, key="")
+    allowed = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])  # noqa: ASYNC240 - a file of the kernel's
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 100_000_000, allowed[1]))
+    try:
+        held = [bytearray(10_000_000) for _ in range(10_000)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, allowed)
+    return Report(plan.tag, [str(len(held))])
+
+
+@work.handler()
+async def vandalise(ctx: Context, plan: Plan) -> Report:
+    """Do to the process what no handler should: close its input and output, fork, leave tasks behind."""
+    for stream in (sys.stdin, sys.stdout):
+        stream.close()
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)  # noqa: ASYNC222 - it has ended at once
+    for _ in range(20):
+        asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    return Report(plan.tag, [await ctx.run("after", _step(ctx, "after", Act("step")))])
 
 
 @work.handler(invocation_retry_policy=InvocationRetryPolicy(max_attempts=CRASH_LOOP_ATTEMPTS_MAX))

@@ -33,3 +33,30 @@ async def test_crash_loop_ends_paused_and_blocks_nobody(stage: Stage) -> None:
     assert "taking its worker down" in paused.reason
     assert len(await stage.executed("poison")) == CRASH_LOOP_ATTEMPTS_MAX
     await stage.check(paused=["poison"])
+
+
+async def test_memory_that_is_not_there_fails_an_attempt(stage: Stage) -> None:
+    """A handler that takes more than the process may have is paused after its attempts; all else goes on."""
+    worker = await stage.start_ready()
+    await stage.send("hog", handler="hog")
+    for number in range(5):
+        await stage.send(f"r{number}", Act("step", 50), Act("sleep", 100), Act("step", 50))
+    await stage.finished()
+    hog = await stage.story("hog")
+    failures = [row.entry for row in hog.entries if isinstance(row.entry, AttemptFailed)]
+    assert ["MemoryError" in failure.error for failure in failures] == [True] * CRASH_LOOP_ATTEMPTS_MAX
+    assert {effect.pid for effect in stage.effects.read()} == {worker.pid}
+    await stage.check(paused=["hog"])
+
+
+async def test_what_a_handler_does_to_its_process_harms_nobody(stage: Stage) -> None:
+    """Streams that are closed, a fork, tasks left behind: all completes, and the worker stops in order."""
+    worker = await stage.start_ready()
+    await stage.send("vandal", handler="vandalise")
+    await stage.executing("vandal", "after")
+    for number in range(5):
+        await stage.send(f"r{number}", Act("step", 50), Act("sleep", 100), Act("step", 50))
+    await stage.finished()
+    await stage.check()
+    await stage.check_no_failures()
+    assert await worker.terminate() == 0
