@@ -53,7 +53,7 @@ class Collected:
     """What was read of a round's invocations: journals, and outcomes of those that have none any more.
 
     Attributes:
-        completed: When each of them was, by the machine's monotonic clock.
+        completed: When each of them was, by Redis's clock, of which the machine's may drift away.
         stories: By id.
         shed: Outcomes, by id.
         again: Those that were completed more than once.
@@ -194,9 +194,9 @@ class Run:
         offset_ms = SystemClock().now_ms() - int(SystemClock().monotonic_ms())
         for summary in await self._store.list_invocations("completed", invocations_max=INVOCATIONS_MAX):
             view = view_of(summary)
-            invocation_id, completed_ms = view.id, (view.completed_at_ms or 0) - offset_ms
+            invocation_id, completed_ms = view.id, view.completed_at_ms or 0
             known_ms = collected.completed.get(invocation_id)
-            if invocation_id in self._judged or (known_ms is not None and abs(known_ms - completed_ms) <= 1):
+            if invocation_id in self._judged or known_ms == completed_ms:
                 continue
             entries = await self._store.read_journal(InvocationId(invocation_id))
             outcome = json.loads(view.outcome.value) if isinstance(view.outcome, Success) else {}
@@ -210,7 +210,7 @@ class Run:
             else:
                 continue
             if known_ms is not None:
-                collected.again.append(Again(invocation_id, known_ms, completed_ms))
+                collected.again.append(Again(invocation_id, known_ms - offset_ms, completed_ms - offset_ms))
             collected.completed[invocation_id] = completed_ms
 
     async def _lag(self) -> dict[str, int]:
