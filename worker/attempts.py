@@ -38,6 +38,9 @@ ROOM_LOOK_S = 0.05
 TURN_LOOK_S = 0.05
 """Between two looks at whether another suspect still runs: suspects have waited for a second or more before."""
 
+LIMITS_KEPT_MAX = 1_000
+"""Handlers of which it is remembered what holds for them: more than any application has."""
+
 ABANDON_MS = 2_000
 """After the grace, for handlers to end once they were cancelled."""
 
@@ -266,6 +269,9 @@ class Attempts:
         if cached is None:
             limits = _limits(handler, self._settings, idempotent=idempotent)
             cached = replace(limits, sealer=self._sealer, mains=self.mains)
+            if len(self._limits) >= LIMITS_KEPT_MAX:
+                # Names of handlers come from records, too, also of handlers that there are not.
+                self._limits.clear()
             self._limits[handler.service, handler.name, idempotent] = cached
         return cached
 

@@ -19,7 +19,7 @@ from perdure.worker.application import app
 from perdure.worker.attempts import Attempts, AttemptSettings
 from perdure.worker.context import Context
 from perdure.worker.departures import AttemptEnd, Completed, Left, Lost, Released
-from perdure.worker.handler import handler_of
+from perdure.worker.handler import handler_of, unknown_handler
 from perdure.worker.scope import SCOPE
 from perdure.worker.service import Service
 from perdure.worker.workflow import Workflow
@@ -224,3 +224,14 @@ def test_a_workflow_is_kept_for_its_retention(idempotent: bool) -> None:
     kept = [attempts._limits(handler_of(fn), SETTINGS, idempotent=idempotent) for fn in (run, look)]
     assert [limits.retention_ms for limits in kept] == [2 * 3_600_000, 5 * 3_600_000]
     assert [limits.journal_retention_ms for limits in kept] == [60_000, 60_000]
+
+
+async def test_names_that_nobody_has_are_not_remembered_without_end(
+    plain_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records may name a new handler each: what is remembered of handlers is bounded."""
+    monkeypatch.setattr(attempts, "LIMITS_KEPT_MAX", 5)
+    crew = Crew(plain_stage, 10)
+    for number in range(50):
+        crew.attempts._limits_of(unknown_handler("Stage", f"handler {number}"), idempotent=False)
+        assert len(crew.attempts._limits) <= 5

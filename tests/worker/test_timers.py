@@ -52,13 +52,13 @@ class Watched:
 
     def __init__(self) -> None:
         self.clock = StoreClock()
-        self.memory = MemoryStore(self.clock, slots=SLOTS)
+        self.kept = MemoryStore(self.clock, slots=SLOTS)
         self.swept: list[int] = []
         self.permissions: list[int] = []
         self.refused: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.memory, name)
+        return getattr(self.kept, name)
 
     def sweep(self, slot: int, *, leases_until_ms: int = ALWAYS_MS) -> asyncio.Future[Swept]:
         """See `Store.sweep`."""
@@ -68,7 +68,7 @@ class Watched:
             future: asyncio.Future[Swept] = asyncio.get_running_loop().create_future()
             future.set_exception(StoreError("WRONGTYPE"))
             return future
-        return self.memory.sweep(slot, leases_until_ms=leases_until_ms)
+        return self.kept.sweep(slot, leases_until_ms=leases_until_ms)
 
 
 class Scene:
@@ -95,7 +95,7 @@ class Scene:
         invocation_id = new_invocation_id("S", None, system_random())
         first = Input(0, worker, (), b"")
         admission = Admission(invocation_id, "S", "h", None, first, "t", worker, not_before_ms=not_before_ms)
-        self.store.memory.admit(admission, lease_ms=lease_ms)
+        self.store.kept.admit(admission, lease_ms=lease_ms)
         return invocation_id
 
 
@@ -178,7 +178,7 @@ async def test_a_worker_that_just_began_ends_no_leases() -> None:
         started = scene.starting(in_ms=1)
         await wait_until(lambda: len(scene.due) == 1)
         reported = scene.expiring(in_ms=3_600_000, worker="dead")
-        scene.store.memory.expire("dead")
+        scene.store.kept.expire("dead")
         await wait_until(lambda: len(scene.due) == 2)
     assert scene.due == [ResumeDue(started, 0, "S"), ResumeDue(reported, 1, "S")]
     assert set(scene.store.permissions) == {0}
