@@ -145,7 +145,7 @@ class VirtualRedis:
 
 
 READS = frozenset(
-    {"read_journal", "read_invocation", "read_state", "read_names", "read_value", "peek_promise", "description"}
+    {"read_journal", "read_invocation", "read_state", "read_names", "read_value", "peek_promise", "description", "memory"}
 )
 """What changes nothing."""
 
