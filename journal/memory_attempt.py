@@ -58,7 +58,7 @@ def append(
     """See `Store.append`."""
     assert len(entries) <= ENTRIES_PER_APPEND_MAX, "the caller splits what it appends"
     record = fenced(slot, lease)
-    if not _is_new(record, after=after, seq=seq):
+    if not _is_new(record, after=after, seq=seq, gapless=True):
         return Appended(record.length, slot.tail(lease.invocation_id, after))
     alone = record.length == after
     _write(slot, record, lease, entries, seq=seq, now_ms=now_ms, timers=True)
@@ -85,7 +85,7 @@ def complete(
     assert isinstance(output, Output), "the last entry of an invocation is its output"
     invocation_id = lease.invocation_id
     record = fenced(slot, lease)
-    if not _is_new(record, after=after, seq=seq):
+    if not _is_new(record, after=after, seq=seq, gapless=True):
         token = "" if follow is None else follow.token
         following = handed(slot, record.object, invocation_id, token) if record.mode == "exclusive" else None
         told = Concluded(list(record.reply_to), record.told, following, record.length)
@@ -141,7 +141,7 @@ def leave(
     """
     invocation_id = lease.invocation_id
     record = fenced(slot, lease)
-    if not _is_new(record, after=after, seq=seq):
+    if not _is_new(record, after=after, seq=seq, gapless=unless_new):
         return None
     if unless_new and record.length > after:
         return Appended(record.length, slot.tail(invocation_id, after))
@@ -200,16 +200,18 @@ def fenced(slot: Slot, lease: Lease) -> Record:
     return record
 
 
-def _is_new(record: Record, *, after: int, seq: int) -> bool:
+def _is_new(record: Record, *, after: int, seq: int, gapless: bool) -> bool:
     """Whether this write was not done yet.
 
     Raises:
-        GapError: The caller knows more entries than there are.
+        GapError: The caller knows more entries than there are, or (`gapless`) its write before is not there.
     """
+    last = record.seq or 0
     # An earlier number than the last is a repeat, too: one that stayed on a connection which was given up.
-    if record.seq is not None and seq <= record.seq:
+    if seq <= last:
         return False
-    if after > record.length:
+    # Where as many entries came from others as were lost, the length does not tell.
+    if after > record.length or (gapless and seq > last + 1):
         raise GapError(f"The journal holds {record.length} entries, and the attempt has seen {after}.")
     return True
 

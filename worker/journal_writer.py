@@ -269,6 +269,8 @@ class JournalWriter:
             self.close()
             return True
         self.leaving = False
+        # Nothing was written under it.
+        self._seq -= 1
         gap = self._receive([], arrived)
         if gap is not None:
             self.close()

@@ -4,15 +4,15 @@
 --     [5] 1: consecutive failures start from 0 again, 2: an entry does more than stand in the journal, 3: both, else 0
 --     [6] count of timers, then (member, delay_ms) each, then (type, body) each; with 2, before all that: id, outbox_lease_ms
 -- Returns the new length, or {length, entries past `after`} where others appended meanwhile or this is a resend
--- Errors: FENCED <epoch>: another attempt owns it. GAP <length>: the store has lost what the caller knows.
+-- Errors: FENCED <epoch>: another attempt owns it. GAP <length>: the store has lost what the caller knows, also where as
+--     many entries have come since: then it lacks the caller's last append.
 local h = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'length', 'seq')
 if h[1] ~= ARGV[1] or h[2] ~= ARGV[2] then return redis.error_reply('FENCED ' .. tostring(h[1])) end
 local length, after = tonumber(h[3]), tonumber(ARGV[3])
+local new = ARGV[4] - (h[4] or 0)
 -- An earlier number is a repeat, too: one that stayed on a connection which was given up.
-if h[4] and tonumber(ARGV[4]) <= tonumber(h[4]) then
-  return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')}
-end
-if after > length then return redis.error_reply('GAP ' .. length) end
+if new <= 0 then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
+if after > length or new > 1 then return redis.error_reply('GAP ' .. length) end
 local before, timers, first = length, tonumber(ARGV[6]), 7
 if ARGV[5] == '2' or ARGV[5] == '3' then
   first = 9

@@ -32,7 +32,8 @@ end
 if h[12] and tonumber(ARGV[5]) <= tonumber(h[12]) then
   return hand_over({h[3] or '', h[4] or '', h[6] == 'exclusive' and handed(ARGV[10], h[7] .. '/' .. h[8], id, ARGV[12]), length})
 end
-if tonumber(ARGV[4]) > length then return redis.error_reply('GAP ' .. length) end
+-- As in append.lua: the number tells what the length may not.
+if tonumber(ARGV[4]) > length or ARGV[5] - (h[12] or 0) > 1 then return redis.error_reply('GAP ' .. length) end
 local now, timers = now_ms(), tonumber(ARGV[15])
 if ARGV[11] ~= '' then
   local due, state, outbox_lease = KEYS[3], ARGV[11], ARGV[9]

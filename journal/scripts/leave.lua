@@ -14,6 +14,8 @@ if h[1] ~= ARGV[2] or h[2] ~= ARGV[3] then return redis.error_reply('FENCED ' ..
 if h[4] and tonumber(ARGV[5]) <= tonumber(h[4]) then return 0 end
 local length, after = tonumber(h[3]), tonumber(ARGV[4])
 if after > length then return redis.error_reply('GAP ' .. length) end
+-- As in append.lua. Who leaves for other reasons may have failed to write.
+if ARGV[11] == '1' and ARGV[5] - (h[4] or 0) > 1 then return redis.error_reply('GAP ' .. length) end
 if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', KEYS[2], after + 1, '+')} end
 -- A cancellation that the attempt has not seen waits neither for a retry nor for a person.
 local cancelled = status ~= 'suspended' and status ~= 'ready' and tonumber(h[6] or '0') > after

@@ -277,7 +277,7 @@ async def test_an_awakeable_may_be_completed_before_it_is_written(bench: Bench) 
     steps = [run(index) for index in range(400)]
     for start in range(0, 2_400, 400):
         moved = [step._replace(command_index=start + step.command_index) for step in steps]
-        await bench.store.append(lease, moved, after=start + 1, seq=start + 1, progress=True)
+        await bench.store.append(lease, moved, after=start + 1, seq=start // 400 + 1, progress=True)
     early = Completion(2_401, 5, Success(b'"x"'))
     assert (await bench.store.complete_awakeable(lease.invocation_id, early)).result == "delivered"
     for index in (0, 2_399):
@@ -301,7 +301,7 @@ async def test_what_an_invocation_is_sent_has_a_bound(bench: Bench, what: str) -
     if what == "awakeables":
         for start in range(0, RECEIVED_MAX + 500, 500):
             names = [Awakeable(number, 5) for number in range(start, start + 500)]
-            await bench.store.append(lease, names, after=start + 1, seq=start + 1, progress=True)
+            await bench.store.append(lease, names, after=start + 1, seq=start // 500 + 1, progress=True)
     for start in range(0, RECEIVED_MAX, 1_000):
         assert set(await asyncio.gather(*map(send, range(start, start + 1_000)))) == {"delivered"}
     fields = await fields_of(bench, lease.invocation_id)

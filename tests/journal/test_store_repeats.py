@@ -10,6 +10,7 @@ import pytest
 from perdure.journal.store import Appended, Claimed, Lease, Store
 from perdure.schemas.commands import ClearAll, Send, SetState
 from perdure.schemas.entries import Cancelled, Completion, Entry, Paused, Positioned, Signalled, Success
+from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
 
 from .store_contract import (
@@ -129,6 +130,39 @@ async def test_an_old_write_that_arrives_late_is_a_repeat(bench: Bench, name: st
     await bench.store.append(lease, [run(1)], after=2, seq=2, progress=True)
     before = await bench.dump()
     await WRITES[name](bench.store, lease)
+    assert await bench.dump() == before
+
+
+@pytest.mark.parametrize("name", ["append", "complete", "suspend"])
+async def test_a_write_whose_predecessor_was_lost_is_a_gap(bench: Bench, name: str) -> None:
+    """A failover lost an entry, and somebody outside has filled its place: the length alone would not tell."""
+    lease = await admitted(bench)
+    await bench.store.append(lease, [run(0)], after=1, seq=1, progress=True)
+    await bench.store.deliver(lease.invocation_id, Completion(9, 4, ONE), once="c:9")
+    before = await bench.dump()
+    third: dict[str, Callable[[], Awaitable[object]]] = {
+        "append": lambda: bench.store.append(lease, [run(2)], after=3, seq=3, progress=True),
+        "complete": lambda: bench.store.complete(
+            lease, [output()], after=3, seq=3, retention_ms=MINUTE_MS, journal_retention_ms=MINUTE_MS
+        ),
+        "suspend": lambda: bench.store.suspend(lease, [], after=3, seq=3, wake_in_ms=None),
+    }
+    with pytest.raises(GapError):
+        await third[name]()
+    assert await bench.dump() == before
+    await bench.store.release(lease, [], after=0, seq=4)
+    assert (await claimed(bench, lease)).entries[1].entry == run(0)
+
+
+async def test_a_suspension_that_does_not_take_place_uses_no_number(bench: Bench) -> None:
+    """Something has come meanwhile: the next write has its number, and a late repeat of it changes nothing."""
+    lease = await admitted(bench)
+    await bench.store.deliver(lease.invocation_id, Completion(9, 4, ONE), once="c:9")
+    stayed = await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
+    assert stayed is not None
+    await bench.store.append(lease, [run(0)], after=2, seq=1, progress=True)
+    before = await bench.dump()
+    await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
     assert await bench.dump() == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -62,6 +63,7 @@ class Watched:
 
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
+        self.losses = 0
         self.acknowledged: list[tuple[InvocationId, list[int]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -69,10 +71,12 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._memory, name)
 
-    def acknowledge(self, invocation_id: InvocationId, **what: Any) -> Any:
+    async def acknowledge(self, invocation_id: InvocationId, *, as_of: int | None = None, **what: Any) -> None:
         """See `Store.acknowledge`."""
+        if as_of not in (None, self.losses):
+            return
         self.acknowledged.append((invocation_id, list(what.get("sent", ()))))
-        return self._memory.acknowledge(invocation_id, **what)
+        await self._memory.acknowledge(invocation_id, **what)
 
     async def admit(self, admission: Any, *, lease_ms: int) -> Any:
         """See `Store.admit`."""
@@ -117,7 +121,7 @@ class Scene:
         self.claims: list[Claim] = []
         self.due: list[Due] = []
         self._tokens = itertools.count(1)
-        self._seqs = itertools.count(1)
+        self._seqs: defaultdict[InvocationId, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
         self._tasks: set[asyncio.Task[None]] = set()
         self._lengths: dict[InvocationId, int] = {}
         self.dispatcher = Dispatcher(
@@ -174,7 +178,9 @@ class Scene:
     async def write(self, lease: Lease, *entries: Entry) -> int:
         """Append to a journal; the position of the first entry."""
         length = len(await self.memory.read_journal(lease.invocation_id))
-        await self.memory.append(lease, entries, after=length, seq=next(self._seqs), progress=False)
+        await self.memory.append(
+            lease, entries, after=length, seq=next(self._seqs[lease.invocation_id]), progress=False
+        )
         return length + 1
 
     async def send(self, lease: Lease, entry: Entry, **where: str) -> int:
@@ -191,7 +197,7 @@ class Scene:
             lease,
             [Output(1, outcome)],
             after=length,
-            seq=next(self._seqs),
+            seq=next(self._seqs[lease.invocation_id]),
             retention_ms=DAY_MS,
             journal_retention_ms=DAY_MS,
         )
