@@ -67,6 +67,7 @@ class ClusterWire:
         self._watched: list[tuple[Sequence[int], list[Wire]]] = []
         self._stale = asyncio.Event()
         self._said = False
+        self._losses = 0
         self._keeper: asyncio.Task[None] | None = None
 
     def by_slot(self, keys: Keys) -> Sequence[Wire]:
@@ -79,6 +80,11 @@ class ClusterWire:
     def of(self, key: str) -> Wire:
         """The wire for a key that belongs to no slot of a namespace."""
         return self._wire_for(cluster_slot(key.encode()))
+
+    @property
+    def losses(self) -> int:
+        """As `Wire.losses`, of all nodes together."""
+        return self._losses + sum(wire.losses for wire in self._wires.values())
 
     async def __aenter__(self) -> ClusterWire:
         self._nowhere.begin()
@@ -175,6 +181,7 @@ class ClusterWire:
         wire = self._wires.pop(place)
         logger.info("the node %s of the Redis Cluster serves no slots any more", place)
         calls = wire.hand_over()
+        self._losses += wire.losses
         task = asyncio.get_running_loop().create_task(wire.__aexit__(None, None, None), name=f"redis-wire-{place}")
         self._ended.add(task)
         task.add_done_callback(self._ended.discard)

@@ -55,6 +55,11 @@ class MemoryNamespace:
         """How many slots the namespace has."""
         return len(self._slots)
 
+    @property
+    def losses(self) -> int:
+        """See `Store.losses`: nothing is ever lost here."""
+        return 0
+
     def _at(self, invocation_id: InvocationId) -> tuple[Slot, int]:
         return self._now(slot_of(invocation_id, len(self._slots)))
 

@@ -167,7 +167,13 @@ class MemoryStore(MemoryOutside, MemoryReads):
         return settled(lambda: sweep(swept, now_ms, hints=hints, leases_until_ms=leases_until_ms))
 
     def acknowledge(
-        self, invocation_id: InvocationId, *, reply: bool = False, sent: Sequence[int] = (), cascade: bool = False
+        self,
+        invocation_id: InvocationId,
+        *,
+        reply: bool = False,
+        sent: Sequence[int] = (),
+        cascade: bool = False,
+        as_of: int | None = None,
     ) -> asyncio.Future[None]:
         """See `Store.acknowledge`."""
         slot, now_ms = self._at(invocation_id)

@@ -11,7 +11,7 @@ from .keys import InvocationKeys, Keys
 from .link import Argument
 from .lua import script
 from .transitions import RETENTION_MS, Admission, Restart
-from .wire import Wire
+from .wire import Wire, same
 
 T = TypeVar("T")
 
@@ -59,6 +59,10 @@ def script_texts() -> dict[str, bytes]:
 class Wiring(Protocol):
     """Which connection leads to a key: `Wire` where there is one server, `ClusterWire` where there are several."""
 
+    @property
+    def losses(self) -> int:
+        """How many connections were lost."""
+
     def by_slot(self, keys: Keys) -> Sequence[Wire]:
         """The connection for each slot of a namespace; what the list holds may change."""
 
@@ -88,11 +92,24 @@ class RedisScripts:
         """How many slots the namespace has."""
         return self._keys.slots
 
+    @property
+    def losses(self) -> int:
+        """See `Store.losses`."""
+        return self._wiring.losses
+
     def _script(
         self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
     ) -> asyncio.Future[T]:
-        head = (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
-        return self._wires[keys.slot].call((*head, *arguments), convert)
+        return self._wires[keys.slot].call((*self._head(name, keys), *arguments), convert)
+
+    def _script_once(
+        self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...]
+    ) -> asyncio.Future[object | None]:
+        """As `_script`; not carried out where the connection is lost before."""
+        return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), same)
+
+    def _head(self, name: str, keys: InvocationKeys) -> tuple[Argument, ...]:
+        return (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
 
 
 def kept_for(asked: Admission | Restart) -> list[Argument]:

@@ -281,7 +281,13 @@ class RedisStore(RedisOutside, RedisReads):
         return self._wires[slot].call((*head, *bounds), as_swept)
 
     async def acknowledge(
-        self, invocation_id: InvocationId, *, reply: bool = False, sent: Sequence[int] = (), cascade: bool = False
+        self,
+        invocation_id: InvocationId,
+        *,
+        reply: bool = False,
+        sent: Sequence[int] = (),
+        cascade: bool = False,
+        as_of: int | None = None,
     ) -> None:
         """See `Store.acknowledge`."""
         keys = self._keys.of(invocation_id)
@@ -290,7 +296,11 @@ class RedisStore(RedisOutside, RedisReads):
             members.append(f"reply:{invocation_id}")
         if cascade:
             members.append(f"cascade:{invocation_id}")
-        await self._script("acknowledge", keys, (invocation_id, self._keys.prefix(keys.slot), *members), same)
+        arguments: tuple[Argument, ...] = (invocation_id, self._keys.prefix(keys.slot), *members)
+        if as_of is None:
+            await self._script("acknowledge", keys, arguments, same)
+        elif as_of == self.losses:
+            await self._script_once("acknowledge", keys, arguments)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Sequence[int | None]:
         """See `Store.renew`."""

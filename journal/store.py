@@ -112,6 +112,10 @@ class Store(Protocol):
     def slots(self) -> int:
         """How many slots the namespace has."""
 
+    @property
+    def losses(self) -> int:
+        """How often the connection was lost: each time, what was answered before may have been lost with it."""
+
     def admit(self, admission: Admission, *, lease_ms: int) -> Awaitable[Admitted]:
         """Write an invocation and hold its first lease, unless it is known or starts later.
 
@@ -217,7 +221,13 @@ class Store(Protocol):
         """
 
     def acknowledge(
-        self, invocation_id: InvocationId, *, reply: bool = False, sent: Sequence[int] = (), cascade: bool = False
+        self,
+        invocation_id: InvocationId,
+        *,
+        reply: bool = False,
+        sent: Sequence[int] = (),
+        cascade: bool = False,
+        as_of: int | None = None,
     ) -> Awaitable[None]:
         """What a completed invocation owes, or what any one sent, has reached where it had to.
 
@@ -226,6 +236,8 @@ class Store(Protocol):
             reply: Its outcome was produced to all topics, and told to all callers.
             sent: Positions of `OUTGOING` entries.
             cascade: All its callees are killed.
+            as_of: `losses` before the store was told what this is about, if it was: where that has grown since, or
+                grows before this is written, nothing is acknowledged. A failover may have lost what it is about.
         """
 
     def deliver(

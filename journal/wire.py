@@ -6,6 +6,7 @@ may be sent twice:
 - A lost connection is made again, for ever, and what has no reply yet is sent again in order. All our scripts are
   repeatable (see `store`), which makes that safe.
 - A reply that says "not now" (loading, out of memory, read-only replica, ...) is asked again after a pause.
+- What would be wrong on a server that has lost what the one before it had answered is sent once, by `call_once`.
 - An outage is logged once when it begins and once when it ends.
 
 Cancelling the task that awaits a future does not reach the connection: the command is on its way.
@@ -124,8 +125,11 @@ class Wire:
         self._name = name
         self._pending_max = pending_max
         self._cluster = cluster
+        self.losses = 0
+        """How many connections were lost: with each of them, what was answered before may be lost, too."""
         self._pending: deque[Call] = deque()
         self._unsent: list[Call] = []
+        self._unrepeated: set[asyncio.Future[Any]] = set()
         self._link: Link | None = None
         self._flushing = False
         self._loading = False
@@ -186,6 +190,20 @@ class Wire:
                 loop.call_soon(self._flush)
         return future
 
+    def call_once(self, arguments: tuple[Argument, ...], convert: Callable[[Any], T]) -> asyncio.Future[T | None]:
+        """As `call`, over the connection that there is now and no other: `None` where that is lost, or there is none.
+
+        Raises:
+            StoreError: Too many commands wait for a reply.
+        """
+        future: asyncio.Future[T | None] = self.call(arguments, convert)
+        if self._link is None:
+            future.set_result(None)
+        else:
+            self._unrepeated.add(future)
+            future.add_done_callback(self._unrepeated.discard)
+        return future
+
     def begin(self) -> None:
         """Connect in the background, and take calls."""
         self._loop = asyncio.get_running_loop()
@@ -200,6 +218,7 @@ class Wire:
 
     def hand_over(self) -> list[Call]:
         """Give up all calls without a reply, to be sent elsewhere: the node does not serve them any more."""
+        self._lost()
         calls = [call for call in (*self._pending, *self._unsent) if not call.future.done()]
         self._pending, self._unsent = deque(), []
         if self._link is not None:
@@ -264,8 +283,10 @@ class Wire:
             logger.debug("Redis cannot take a command now, asking again", extra={"reply": text})
             self._loop.call_later(_NOT_NOW_PAUSE_S, self._again, call)
             self._not_now(code)
-        elif code in _ELSEWHERE and self._cluster is not None:
+        elif code in _ELSEWHERE and self._cluster is not None and call.future not in self._unrepeated:
             self._cluster.redirected(call, text, self)
+        elif call.future in self._unrepeated and code in _ELSEWHERE:
+            call.future.set_result(None)
         elif not call.future.done():
             call.future.set_exception(refusal(text))
 
@@ -292,7 +313,7 @@ class Wire:
             else:
                 self._cluster.returned(call)
             return
-        if call.future.cancelled():
+        if call.future.done():
             return
         self._unsent.append(call)
         if not self._flushing and self._link is not None:
@@ -319,9 +340,16 @@ class Wire:
             await self._watch(link)
             self._link = None
             self._connected.clear()
+            self._lost()
             link.transport.abort()
             logger.warning("The connection to Redis was lost; work waits and goes on by itself")
             self._trouble()
+
+    def _lost(self) -> None:
+        self.losses += 1
+        for future in list(self._unrepeated):
+            if not future.done():
+                future.set_result(None)
 
     def _trouble(self) -> None:
         if self._cluster is not None:
@@ -333,7 +361,7 @@ class Wire:
 
     def _resume(self, link: Link) -> None:
         # What had no reply goes first and in its old order, before what was asked for since.
-        self._unsent = [call for call in (*self._pending, *self._unsent) if not call.future.cancelled()]
+        self._unsent = [call for call in (*self._pending, *self._unsent) if not call.future.done()]
         self._pending = deque()
         self._link = link
         link.deliver = self._reply

@@ -104,7 +104,7 @@ class Dispatcher:
         self._spawn = spawn
         self._cancelling = Cancelling(store, clock=clock, worker=worker, on_due=on_due)
         self._expected: dict[str, Lease] = {}
-        self._sent: defaultdict[InvocationId, list[int]] = defaultdict(list)
+        self._sent: defaultdict[tuple[InvocationId, int | None], list[int]] = defaultdict(list)
         self._acknowledging = False
         self._producing: set[tuple[InvocationId, int]] = set()
 
@@ -151,6 +151,7 @@ class Dispatcher:
 
     async def kill_callees(self, origin: InvocationId) -> None:
         """Kill everything that a killed invocation called and that has not answered; again later what is not known."""
+        as_of = self._store.losses
         entries = await self._store.read_journal(origin)
         answered = {row.entry.command_index for row in entries if isinstance(row.entry, Completion)}
         on_their_way = False
@@ -161,7 +162,7 @@ class Dispatcher:
                 self._on_due(delivery.due)
                 on_their_way |= delivery.result == UNKNOWN and self._cancelling.recent(row.entry.at_ms)
         if not on_their_way:
-            await self._store.acknowledge(origin, cascade=True)
+            await self._store.acknowledge(origin, cascade=True, as_of=as_of)
 
     def _sealed(self, failure: Failure) -> Outcome:
         codec = self._application.payload_codec
@@ -169,14 +170,13 @@ class Dispatcher:
 
     async def _send(self, origin: InvocationId, position: int, entry: Entry, target: str) -> None:
         for delay_s in UNKNOWN_DELAYS_S:
+            as_of = self._store.losses
             reached = await self._reach(origin, position, entry, target)
+            if reached:
+                self._acknowledge(origin, position, as_of=as_of)
             if reached is not None:
-                break
+                return
             await self._clock.sleep(delay_s)
-        else:
-            reached = False
-        if reached:
-            self._acknowledge(origin, position)
 
     async def _reach(self, origin: InvocationId, position: int, entry: Entry, target: str) -> bool | None:
         """Whether what is sent has reached what it is for; `None`: not yet, but it is on its way there."""
@@ -220,8 +220,8 @@ class Dispatcher:
         fields = {} if summary is None else summary.fields
         return f"{fields.get('service', '')}/{fields.get('key', '')}"
 
-    def _acknowledge(self, origin: InvocationId, position: int) -> None:
-        self._sent[origin].append(position)
+    def _acknowledge(self, origin: InvocationId, position: int, *, as_of: int | None) -> None:
+        self._sent[origin, as_of].append(position)
         if not self._acknowledging:
             self._acknowledging = True
             # What was sent in one turn of the loop is acknowledged together.
@@ -230,8 +230,8 @@ class Dispatcher:
     def _acknowledge_all(self) -> None:
         self._acknowledging = False
         sent, self._sent = self._sent, defaultdict(list)
-        for origin, positions in sent.items():
-            self._spawn(self._store.acknowledge(origin, sent=positions))
+        for (origin, as_of), positions in sent.items():
+            self._spawn(self._store.acknowledge(origin, sent=positions, as_of=as_of))
 
     async def _invoke(self, origin: InvocationId, position: int, entry: Call | Send) -> bool:
         caller = Caller(origin, entry.command_index, position) if isinstance(entry, Call) else None
@@ -311,7 +311,8 @@ class Dispatcher:
 
     def _produced(self, origin: InvocationId, position: int) -> None:
         self._producing.discard((origin, position))
-        self._acknowledge(origin, position)
+        # Kafka has it, which no failover of the store changes.
+        self._acknowledge(origin, position, as_of=None)
 
     async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool | None:
         caller = Caller(origin, entry.command_index, position)

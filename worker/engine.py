@@ -371,8 +371,13 @@ class Engine:
 
     def _tell(self, caller: str, outcome: Outcome, then: Callable[[], None]) -> None:
         async def tell() -> None:
-            if await self._dispatcher.tell([caller_of(caller)], outcome):
-                then()
+            while True:
+                as_of = self._store.losses
+                if not await self._dispatcher.tell([caller_of(caller)], outcome):
+                    return
+                if as_of == self._store.losses:
+                    break
+            then()
 
         self._attempts.spawn(tell())
 

@@ -249,13 +249,8 @@ class Intake:
         full = ""
         try:
             for admission, reply in admissions:
-                match await reply:
-                    case Claimed() as claimed:
-                        self._start(first_claim(admission, claimed))
-                    case Full():
-                        full = admission.target
-                    case _:
-                        pass
+                if not self._admitted_again(admission, await reply):
+                    full = admission.target
             for _, waiting in claims:
                 claim = await waiting
                 if claim is not None:
@@ -267,6 +262,20 @@ class Intake:
                 self._expected.pop(lease.token, None)
         if full:
             raise StoreError(f"The queue of {full} is full, and what Redis lost of it waits for room.")
+
+    def _admitted_again(self, admission: Admission, admitted: Admitted) -> bool:
+        """Whether there was room for it."""
+        match admitted:
+            case Claimed():
+                self._start(first_claim(admission, admitted))
+            case Duplicate(_, outcome) if outcome is not None and admission.caller:
+                # What it was told before may be lost, too.
+                self._tell(admission.caller, outcome, lambda: None)
+            case Full():
+                return False
+            case _:
+                pass
+        return True
 
     def _resume(self, record: Record) -> Resume:
         check_names(record.headers)

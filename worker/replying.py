@@ -51,6 +51,7 @@ class Replies:
         self._durable = durable
         self._spawn = spawn
         self._owed: dict[InvocationId, int] = {}
+        self._told: dict[InvocationId, int] = {}
 
     @property
     def idle(self) -> bool:
@@ -73,6 +74,7 @@ class Replies:
             return
         bury = DEAD_LETTER_REPLY in topics
         self._owed[invocation_id] = len(topics) + bool(callers)
+        self._told.pop(invocation_id, None)
         if callers:
             self._spawn(self._tell_callers(invocation_id, callers, outcome))
         if bury and isinstance(outcome, Failure):
@@ -85,11 +87,12 @@ class Replies:
             self._produce(invocation_id, [Outgoing(topic, invocation_id.encode(), value) for topic in replies])
 
     async def _tell_callers(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
-        told = False
+        told, as_of = False, self._store.losses
         try:
             told = await self._tell(callers, outcome)
         finally:
             if told:
+                self._told[invocation_id] = as_of
                 self._done(invocation_id)
             else:
                 # Told again when due.
@@ -137,4 +140,5 @@ class Replies:
         self._owed[invocation_id] = left - 1
         if left == 1:
             del self._owed[invocation_id]
-            self._spawn(self._store.acknowledge(invocation_id, reply=True))
+            as_of = self._told.pop(invocation_id, None)
+            self._spawn(self._store.acknowledge(invocation_id, reply=True, as_of=as_of))

@@ -106,6 +106,26 @@ async def test_work_goes_on_where_it_was_after_redis_died_in_the_middle(private_
             ]
 
 
+async def test_what_is_sent_once_is_not_repeated_over_another_connection(private_redis: ServerProcess) -> None:
+    """It is answered where the connection lasts, and given up where it is lost or not there."""
+    async with wire_to(private_redis) as wire:
+        add = (b"EVALSHA", ADD_SHA, 1, "n")
+        assert await wire.call(add, same) == 1
+        assert await wire.call_once(add, same) == 2
+        await private_redis.pause()
+        held = wire.call_once(add, same)
+        await asyncio.wait([held], timeout=0.1)
+        assert not held.done()
+        await private_redis.kill()
+        assert await held is None
+        await wait_until(lambda: not wire.connected, description="the wire notices")
+        assert wire.losses == 1
+        late = wire.call_once(add, same)
+        assert await late is None
+        await private_redis.start()
+        assert int(await wire.call((b"INCRBY", "n", 0), same)) < 3
+
+
 async def test_a_frozen_redis_is_waited_for(private_redis: ServerProcess) -> None:
     """A stall is no outage: nothing is sent twice and everything is answered afterwards."""
     async with wire_to(private_redis) as wire:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
 
+from perdure.journal.store import Delivery
 from perdure.schemas.entries import Cancelled, Completion, Failure, Output, Signalled, Success
 from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id, read_awakeable_id
 from perdure.worker.broker import Outgoing
@@ -66,7 +67,7 @@ class Clients:
         self._chance = chance
         self._numbers = itertools.count(1)
         self._requests = requests
-        self._told: list[tuple[InvocationId, Completion, str]] = []
+        self._told: list[tuple[InvocationId, Completion]] = []
         self.ids = [self._id_of(request) for request in requests]
 
     def plan(self) -> None:
@@ -96,9 +97,9 @@ class Clients:
         assert found is not None, "handlers tell ids of awakeables"
         invocation_id, index = found
         for value in (b"1", b"2"):
-            told = (invocation_id, Completion(index, self._clock.now_ms(), Success(value)), f"c:{index}")
+            told = (invocation_id, Completion(index, self._clock.now_ms(), Success(value)))
             self._told.append(told)
-            self._loop.call_later(OUTSIDE_S * self._chance.random(), self._begin, self._deliver, *told)
+            self._loop.call_later(OUTSIDE_S * self._chance.random(), self._begin, self._complete, *told)
 
     def insist(self) -> None:
         """Send all signals, and repeat what was completed: a failover loses what no barrier has vouched for."""
@@ -107,7 +108,7 @@ class Clients:
                 signal = Signalled(SIGNAL, self._clock.now_ms(), Success(b"7"))
                 self._begin(self._deliver, name, signal, f"s:by:{number}")
         for told in self._told:
-            self._begin(self._deliver, *told)
+            self._begin(self._complete, *told)
 
     def operate(self, what: str, name: InvocationId) -> None:
         """Cancel, kill, pause or resume an invocation."""
@@ -116,11 +117,14 @@ class Clients:
     def _begin(self, work: Any, *args: Any) -> None:
         self._loop.call_soon(lambda: self._loop.create_task(work(*args)))
 
+    async def _complete(self, invocation_id: InvocationId, entry: Completion) -> None:
+        await self._bring(lambda: self._link.complete_awakeable(invocation_id, entry))
+
     async def _deliver(self, invocation_id: InvocationId, entry: Any, once: str) -> None:
-        while True:
-            delivery = await self._link.deliver(invocation_id, entry, once=once)
-            if delivery.result != "unknown" or isinstance(entry, Cancelled):
-                break
+        await self._bring(lambda: self._link.deliver(invocation_id, entry, once=once))
+
+    async def _bring(self, call: Callable[[], Awaitable[Delivery]]) -> None:
+        while (delivery := await call()).result == "unknown":
             # Its record waits in Kafka, or the store has lost it and will be told again.
             await self._clock.sleep(LOOK_S)
         if delivery.due:

@@ -53,10 +53,7 @@ class Nemesis:
         """Do it; what is done to a worker waits for the callback that the event names."""
         match event.kind:
             case "blackout" | "failover":
-                self._redis.stop()
-                if event.kind == "failover":
-                    self._on_failover(self._redis.fail_over(event.amount))
-                self._world.call_later(FAILOVER_S if event.kind == "failover" else event.amount / 1000, self._redis_up)
+                self._redis.after(event.steps, lambda: self._take_redis_down(event))
             case "store-jump":
                 self._store_clock.ahead_ms += int(event.amount)
             case "kafka-outage" | "rebalance" | "step-back" | "lose-ends":
@@ -65,6 +62,12 @@ class Nemesis:
                 worker = self._workers[event.target % len(self._workers)]
                 if worker.loop is not None and worker.loop.trap is None:
                     worker.loop.trap = (worker.loop.steps + event.steps, lambda: self._hit(worker, event))
+
+    def _take_redis_down(self, event: Event) -> None:
+        self._redis.stop()
+        if event.kind == "failover":
+            self._on_failover(self._redis.fail_over(event.amount))
+        self._world.call_later(FAILOVER_S if event.kind == "failover" else event.amount / 1000, self._redis_up)
 
     def _do_to_kafka(self, event: Event) -> None:
         kafka = self._kafka
@@ -104,6 +107,7 @@ class Nemesis:
 
     def heal(self) -> None:
         """End all that is going wrong, and have every worker live."""
+        self._redis.trap = None
         self._redis_up()
         self._kafka.down = False
         for worker in self._workers:

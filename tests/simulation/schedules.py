@@ -66,7 +66,7 @@ class Event:
         at_s: When.
         kind: What.
         target: Which worker; which request, for what is done to an invocation.
-        steps: So many callbacks of the worker later: each await is a place where it may be hit.
+        steps: So many callbacks of the worker later, or commands of the store: each await can be hit.
         amount: How long in ms, how many, or how much, by kind.
     """
 
@@ -186,9 +186,9 @@ def _event(chance: random.Random, kind: Kind, workers: int, requests: list[Reque
         case "cut":
             return Event(at_s, kind, worker, steps)
         case "blackout" | "kafka-outage":
-            return Event(at_s, kind, amount=chance.choice((100, 1_000, 3_000)))
+            return Event(at_s, kind, steps=steps, amount=chance.choice((100, 1_000, 3_000)))
         case "failover":
-            return Event(at_s, kind, amount=round(chance.random(), 3))
+            return Event(at_s, kind, steps=steps, amount=round(chance.random(), 3))
         case "step-back":
             return Event(at_s, kind, amount=chance.randint(1, 5))
         case "skew":

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from perdure.journal.memory_store import MemoryStore
 from perdure.schemas.errors import PerdureError, StoreError
+from perdure.schemas.ids import InvocationId
 
 from .virtual_loop import VirtualClock, VirtualLoop
 
@@ -24,6 +25,9 @@ DELAY_S = 0.0004
 SLOW_S = 0.03
 FSYNC_S = 0.3
 """How long a barrier waits for the disk at worst."""
+
+TRAP_S = 0.003
+"""A moment: as long as an answer and what follows it are on their way."""
 
 RECONNECT_S = 0.05
 LATE_S = 2.0
@@ -83,6 +87,8 @@ class VirtualRedis:
         self.barriers: list[VirtualBarrier] = []
         self.log: list[Executed] = []
         self.durable = 0
+        self.trap: tuple[int, Callable[[], None]] | None = None
+        self._executed = 0
         self._make = make
         self._watch = watch
         self._muted = False
@@ -95,7 +101,16 @@ class VirtualRedis:
             self.log.append(command)
         answer, error = self._apply(command)
         self._watch(command, error or answer)
+        self._executed += 1
+        if self.trap is not None and self._executed >= self.trap[0]:
+            spring, self.trap = self.trap[1], None
+            self.loop.call_later(TRAP_S * self.chance.random(), spring)
         return answer, error
+
+    def after(self, commands: int, spring: Callable[[], None]) -> None:
+        """Have something happen in the moment after so many more commands, unless something else waits for one."""
+        if self.trap is None:
+            self.trap = (self._executed + commands, spring)
 
     def fail_over(self, kept: float) -> int:
         """Forget the newest writes: of those that no barrier vouches for, that part is kept. How many were lost."""
@@ -145,16 +160,25 @@ class VirtualRedis:
 
 
 READS = frozenset(
-    {"read_journal", "read_invocation", "read_state", "read_names", "read_value", "peek_promise", "description", "memory"}
+    {
+        "read_journal",
+        "read_invocation",
+        "read_state",
+        "read_names",
+        "read_value",
+        "peek_promise",
+        "description",
+        "memory",
+    }
 )
 """What changes nothing."""
 
 
 class _Call:
-    __slots__ = ("args", "future", "kwargs", "name")
+    __slots__ = ("args", "future", "kwargs", "name", "once")
 
     def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], future: Any) -> None:
-        self.name, self.args, self.kwargs, self.future = name, args, kwargs, future
+        self.name, self.args, self.kwargs, self.future, self.once = name, args, kwargs, future, False
 
 
 class StoreLink:
@@ -197,6 +221,19 @@ class StoreLink:
         """See `Store.slots`."""
         return self._server.store.slots
 
+    @property
+    def losses(self) -> int:
+        """See `Store.losses`."""
+        return self._connection
+
+    def acknowledge(self, invocation_id: InvocationId, *, as_of: int | None = None, **what: Any) -> Any:
+        """See `Store.acknowledge`."""
+        if as_of is not None and (as_of != self._connection or not self._up):
+            future = self._loop.create_future()
+            future.set_result(None)
+            return future
+        return self._call("acknowledge", (invocation_id,), what, once=as_of is not None)
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             return self._call(name, args, kwargs)
@@ -219,9 +256,11 @@ class StoreLink:
         if connection == self._connection and self._on_hint is not None and not self._loop.dead:
             self._loop.call_soon(self._on_hint, message)
 
-    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, once: bool = False) -> Any:
         future = self._loop.create_future()
-        self._unsent.append(_Call(name, args, kwargs, future))
+        call = _Call(name, args, kwargs, future)
+        call.once = once
+        self._unsent.append(call)
         if not self._flushing and self._up:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -307,7 +346,11 @@ class StoreLink:
         if connection != self._connection:
             return
         self._up = True
-        self._unsent = [call for call in (*self._pending, *self._unsent) if not call.future.cancelled()]
+        waiting = [*self._pending, *self._unsent]
+        for call in waiting:
+            if call.once and not call.future.done():
+                call.future.set_result(None)
+        self._unsent = [call for call in waiting if not call.future.done()]
         self._pending.clear()
         self._flush()
         if self._on_gap is not None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.store import Claim
+from perdure.journal.store import Caller, Claim
 from perdure.schemas.entries import Outcome, Output, Success
 from perdure.schemas.errors import StoreError
 from perdure.schemas.records import Resume
@@ -246,6 +246,19 @@ async def test_what_a_store_lost_is_admitted_again(scene: Scene) -> None:
     await scene.intake.take_again([known, lost, scene.record(b"bad"), scene.record(b"{}", partition=RESUME)])
     assert [claim.entries[0].entry.value for claim in scene.claims] == [b'"known"', b'"lost"']  # type: ignore[union-attr]
     assert scene.settled == [(0, 1)]
+
+
+async def test_a_caller_that_a_store_may_have_lost_the_answer_of_is_told_again(scene: Scene) -> None:
+    """The record alone knows of it, where the invocation had ended before it came."""
+    await scene.take(scene.new("a", idempotency_key="k"))
+    output = Output(0, Success(b"7"))
+    lease = scene.claims[0].lease
+    await scene.memory.complete(lease, [output], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS)
+    caller = str(Caller(lease.invocation_id, 0, 2))
+    called = scene.new("a", idempotency_key="k", caller=caller)
+    await scene.take(called)
+    await scene.intake.take_again([called])
+    assert scene.told == [(caller, Success(b"7"))] * 2
 
 
 async def test_a_claim_that_a_store_lost_is_made_again(scene: Scene) -> None:

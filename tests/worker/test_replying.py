@@ -28,12 +28,15 @@ class Acknowledging:
     """The part of a store that is told when all know."""
 
     def __init__(self) -> None:
+        self.losses = 0
         self.acknowledged: list[InvocationId] = []
+        self.as_of: list[int | None] = []
 
-    async def acknowledge(self, invocation_id: InvocationId, *, reply: bool = False) -> None:
+    async def acknowledge(self, invocation_id: InvocationId, *, reply: bool = False, as_of: int | None = None) -> None:
         """See `Store.acknowledge`."""
         assert reply
         self.acknowledged.append(invocation_id)
+        self.as_of.append(as_of)
 
 
 class Scene:
@@ -113,6 +116,22 @@ async def test_an_outcome_is_acknowledged_once_all_know(
         await wait_until(lambda: scene.store.acknowledged == [ID])
         assert sorted(record.topic for record in scene.broker.produced) == produced
         assert len(scene.told) == told
+        sending.cancel()
+
+
+async def test_the_acknowledgement_counts_as_of_when_callers_were_told() -> None:
+    """What the store was told may be lost with a connection; what Kafka was told is not."""
+    async with asyncio.TaskGroup() as tasks:
+        scene = Scene(tasks)
+        scene.store.losses = 7
+        scene.replies.put(ID, ["answers"], [CALLER], SUCCESS)
+        await wait_until(lambda: scene.told == [SUCCESS])
+        scene.store.losses = 8
+        sending = tasks.create_task(scene.outbox.run())
+        await wait_until(lambda: scene.store.acknowledged == [ID])
+        scene.replies.put(ID, ["answers"], [], SUCCESS)
+        await wait_until(lambda: scene.store.acknowledged == [ID, ID])
+        assert scene.store.as_of == [7, None]
         sending.cancel()
 
 
