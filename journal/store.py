@@ -8,8 +8,7 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
   numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one that comes late, is told
   from a new one.
 - **A write follows the one before it.** An attempt's append, outcome and suspension raise `GapError` where its write
-  before is not there: a failover may have lost it, and others may have brought as many entries since. A suspension that
-  did not take place gives its number back.
+  before is not there, as a failover lost it. A suspension that did not take place gives its number back.
 - **A command is written with what it does.** Every call that writes entries sets the timers of the `Sleep`s among them,
   changes the state that `SetState`, `ClearState`, `ClearAll` name, and gives what is `OUTGOING` a deadline by which it
   is sent again until it was acknowledged.

@@ -6,15 +6,14 @@ before what a barrier (`WAITAOF`) has vouched for.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.schemas.errors import PerdureError, StoreError
+from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
 
 from .virtual_loop import VirtualClock, VirtualLoop
@@ -56,6 +55,13 @@ class StoreClock:
         return self._machine.now_ms() + self.ahead_ms if self.replaying_ms is None else self.replaying_ms
 
 
+class Cuttable(Protocol):
+    """Another connection: `virtual_barrier.VirtualBarrier`."""
+
+    def cut(self) -> None:
+        """Break it."""
+
+
 StoreMaker = Callable[[StoreClock, Callable[[str, bytes], None]], MemoryStore]
 
 
@@ -84,7 +90,7 @@ class VirtualRedis:
         self.chance = chance
         self.down = False
         self.links: list[StoreLink] = []
-        self.barriers: list[VirtualBarrier] = []
+        self.barriers: list[Cuttable] = []
         self.log: list[Executed] = []
         self.durable = 0
         self.trap: tuple[int, Callable[[], None]] | None = None
@@ -359,68 +365,3 @@ class StoreLink:
     def close(self) -> None:
         """The process is gone."""
         self._server.links.remove(self)
-
-
-class VirtualBarrier:
-    """`DurableBarrier`: a connection of its own, which waits until the log is on the disk."""
-
-    def __init__(self, server: VirtualRedis, loop: VirtualLoop) -> None:
-        self.blocked = False
-        self.lag_ms = 0
-        self._server = server
-        self._loop = loop
-        self._connections = 0
-        self._up = False
-        self._waiting: asyncio.Future[None] | None = None
-        self._one_at_a_time = asyncio.Lock()
-        server.barriers.append(self)
-
-    async def pass_(self) -> int:
-        """See `Barrier.pass_`."""
-        server = self._server
-        async with self._one_at_a_time:
-            if not self._up:
-                if self.blocked or server.down:
-                    raise StoreError("Redis cannot be reached")
-                self._up = True
-                self._connections += 1
-            self._waiting = self._loop.create_future()
-            server.loop.call_later(server.delay_s(), self._arrive, self._connections)
-            await self._waiting
-            return self._connections
-
-    def _arrive(self, connection: int) -> None:
-        server = self._server
-        if not (connection == self._connections and self._up) or server.down:
-            return
-        vouched, luck = len(server.log), server.chance.random()
-        server.loop.call_later(FSYNC_S * luck * luck, self._synced, connection, vouched)
-
-    def _synced(self, connection: int, vouched: int) -> None:
-        server = self._server
-        if not (connection == self._connections and self._up):
-            return
-        server.durable = max(server.durable, vouched)
-        if not self._loop.dead:
-            self._loop.call_soon(self._passed, connection)
-
-    def _passed(self, connection: int) -> None:
-        waiting = self._waiting
-        if connection == self._connections and self._up and waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    def cut(self) -> None:
-        """Break the connection; the next pass makes another one."""
-        if self._up:
-            self._up = False
-            if not self._loop.dead:
-                self._loop.call_soon(self._broken, self._connections)
-
-    def _broken(self, connection: int) -> None:
-        waiting = self._waiting
-        if connection == self._connections and waiting is not None and not waiting.done():
-            waiting.set_exception(StoreError("the connection was lost"))
-
-    def close(self) -> None:
-        """The process is gone."""
-        self._server.barriers.remove(self)

@@ -18,10 +18,11 @@ from perdure.worker.handler_timers import prepare_loop
 from perdure.worker.leases import LoopRenewal
 
 from .programs import Outside
+from .virtual_barrier import VirtualBarrier
 from .virtual_broker import VirtualBroker
 from .virtual_kafka import VirtualKafka
 from .virtual_loop import Scheduler, VirtualClock, VirtualLoop
-from .virtual_redis import StoreLink, VirtualBarrier, VirtualRedis
+from .virtual_redis import StoreLink, VirtualRedis
 
 NAMESPACE = "sim"
 LEASE_MS = 1_500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -330,3 +331,19 @@ async def test_leases_are_expected_while_they_are_asked_for(scene: Scene) -> Non
     await scene.settle()
     assert scene.dispatcher.expected() == []
     assert {claim.lease.token for claim in scene.claims} == {"token 1", "token 2"}
+
+
+async def test_what_a_failover_may_have_lost_is_not_acknowledged(scene: Scene) -> None:
+    """The store was told, and lost its connection before it was answered that it knows: `due` has it told again."""
+    origin = await scene.admitted()
+    entry = scene.sending(origin)
+    position = await scene.write(origin, entry)
+    scene.store.gate.clear()
+    scene.dispatcher.send(origin.invocation_id, position, entry)
+    await asyncio.sleep(0)
+    scene.store.losses += 1
+    scene.store.gate.set()
+    await scene.settle()
+    assert len(scene.claims) == 1
+    assert scene.store.acknowledged == []
+    assert await scene.owed(origin) == 1

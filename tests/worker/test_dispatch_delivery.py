@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -281,22 +280,6 @@ async def test_what_is_sent_in_one_turn_is_acknowledged_together(scene: Scene) -
     await scene.settle()
     assert scene.store.acknowledged == [(origin.invocation_id, [2, 3, 4]) for origin in origins]
     assert len(scene.claims) == 6
-
-
-async def test_what_a_failover_may_have_lost_is_not_acknowledged(scene: Scene) -> None:
-    """The store was told, and lost its connection before it was answered that it knows: `due` has it told again."""
-    origin = await scene.admitted()
-    entry = scene.sending(origin)
-    position = await scene.write(origin, entry)
-    scene.store.gate.clear()
-    scene.dispatcher.send(origin.invocation_id, position, entry)
-    await asyncio.sleep(0)
-    scene.store.losses += 1
-    scene.store.gate.set()
-    await scene.settle()
-    assert len(scene.claims) == 1
-    assert scene.store.acknowledged == []
-    assert await scene.owed(origin) == 1
 
 
 async def test_what_cannot_be_sent_is_said_and_dropped(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
