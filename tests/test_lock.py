@@ -1,6 +1,6 @@
 """What is installed is what is locked, and nothing else: `constraints.txt`, `pyproject.toml` and the environment agree.
 
-No network is needed. Whether a locked version has a known vulnerability is another question, which `make audit` asks.
+No network is needed. Whether a locked version has a known vulnerability is a question for a database of advisories.
 """
 
 from __future__ import annotations
