@@ -16,13 +16,15 @@ local function reindex(prefix, id, from, to, score)
   redis.call('ZADD', prefix .. to, whole(score), id)
 end
 
--- How long a `ready` invocation waits for its resume record to be claimed before it is produced again; doubled each time.
-local REDELIVERY_MS = 10000
+-- How long a `ready` invocation waits for its resume record to be claimed before it is produced again, and how much longer
+-- for each that was ready before it in the slot; doubled each time.
+local REDELIVERY_MS, BEHIND_MS, REDELIVERY_MS_MAX = 10000, 100, 3600000
 
 -- Makes an invocation ready: any worker may claim it with the epoch it has now.
 local function make_ready(keys, id, from, now)
-  redis.call('HSET', keys[1], 'status', 'ready', 'redelivery', REDELIVERY_MS)
+  local redelivery = math.min(REDELIVERY_MS + BEHIND_MS * redis.call('ZCARD', keys[4] .. 'ready'), REDELIVERY_MS_MAX)
+  redis.call('HSET', keys[1], 'status', 'ready', 'redelivery', redelivery)
   reindex(keys[4], id, from, 'ready', now)
   redis.call('ZREM', keys[3], 'lease:' .. id, 'retry:' .. id, 'wake:' .. id, 'start:' .. id)
-  redis.call('ZADD', keys[3], whole(now + REDELIVERY_MS), 'ready:' .. id)
+  redis.call('ZADD', keys[3], whole(now + redelivery), 'ready:' .. id)
 end

@@ -87,7 +87,7 @@ end
 
 function on.ready(keys, id, h)
   if h[2] ~= 'ready' then return end
-  local redelivery = math.min(tonumber(h[6]) * 2, 3600000)
+  local redelivery = math.min(tonumber(h[6]) * 2, REDELIVERY_MS_MAX)
   redis.call('HSET', keys[1], 'redelivery', redelivery)
   redis.call('ZADD', keys[3], whole(now + redelivery), 'ready:' .. id)
   act('resume', id, h[1], h[5])

@@ -95,3 +95,17 @@ async def test_the_next_deadline_is_the_one_after_the_held(bench: Bench) -> None
     starts_ms = await bench.now_ms() + MINUTE_MS
     await bench.store.admit(admission(not_before_ms=starts_ms), lease_ms=LEASE_MS)
     assert min(swept.next_in_ms for swept in await holding(bench) if swept.next_in_ms is not None) <= MINUTE_MS
+
+
+async def test_a_crowd_that_is_ready_is_given_the_time_of_those_before_it(bench: Bench) -> None:
+    """Behind many others an invocation is not produced again as early as if it were alone: its record is on its way."""
+    leases = [await admitted(bench, invocation_id=InvocationId(f"inv_000{number:024x}")) for number in range(30)]
+    for lease in leases:
+        await bench.store.release(lease, [], after=1, seq=1)
+    waits = [int((await fields_of(bench, lease.invocation_id))["redelivery"]) for lease in leases]
+    assert waits == [10_000 + 100 * number for number in range(30)]
+    await bench.pass_ms(2_000)
+    assert told(await holding(bench)) == []
+    await bench.pass_ms(MINUTE_MS)
+    assert told(await holding(bench)) == [lease.invocation_id for lease in leases]
+    assert (await fields_of(bench, leases[-1].invocation_id))["redelivery"] == "25800"

@@ -165,7 +165,9 @@ async def _counting_tasks(_application: Application) -> AsyncIterator[None]:
 
     async def note() -> None:
         while True:
-            path.write_text(str(len(asyncio.all_tasks())))
+            # Whole or not at all: it is read at any time.
+            path.with_suffix(".new").write_text(str(len(asyncio.all_tasks())))
+            path.with_suffix(".new").replace(path)
             await asyncio.sleep(TASKS_INTERVAL_S)
 
     async with asyncio.TaskGroup() as group:

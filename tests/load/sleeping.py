@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from benchmarks.measuring import percentile
 from perdure.worker.clock import SystemClock
+from perdure.worker.topics import resume_topic
+from tests.standing import records_ever
 from tests.waiting import wait_until
 
 from .arena import START_S, Place, arena
@@ -26,6 +28,9 @@ WAKE_PER_S = 100
 
 SLEEPER_BYTES_MAX = 5_000
 """Of Redis for one of them: invocation, journal, places in `due` and in the index of its status."""
+
+RESUMES_MAX = 1.2
+"""Of each sleeper: more are produced where it takes long until the first is read, and what comes too late is work."""
 
 GROWTH_MB_MAX = 64.0
 """Of the worker, which holds none of those that sleep."""
@@ -57,6 +62,9 @@ async def sleeping(place: Place, records: int) -> Judged:
         )
         await ground.quiet(timeout_s=START_S)
         worker_after_mb = (ground.resident_bytes() - worker_before) / 1e6
+        resumes = await records_ever(
+            ground.settings.kafka_config(client_id="load"), resume_topic(ground.settings.namespace, "Load")
+        )
         left = await leftovers(ground)
         lines = ground.ledger.read()
     late_ms = sorted(line.at_ms - wake_ms for line in lines)
@@ -65,6 +73,7 @@ async def sleeping(place: Place, records: int) -> Judged:
         Verdict("woken twice", len(lines) - len({line.number for line in lines}), "is", 0),
         Verdict("woken early", sum(late < 0 for late in late_ms), "is", 0),
         Verdict("left in Redis after retention", left, "is", 0),
+        Verdict("resume records a sleeper", resumes / records, "at most", RESUMES_MAX, machine=True),
         Verdict("bytes of Redis a sleeper", redis_bytes / records, "at most", SLEEPER_BYTES_MAX, machine=True),
         Verdict("MB of the worker while they sleep", worker_mb, "at most", GROWTH_MB_MAX, machine=True),
     ]
@@ -78,6 +87,7 @@ async def sleeping(place: Place, records: int) -> Judged:
         "late_p50_ms": percentile(late_ms, 0.5),
         "late_p99_ms": percentile(late_ms, 0.99),
         "late_max_ms": late_ms[-1],
+        "resume_records_each": resumes / records,
         "woken_per_s": records / max(0.001, late_ms[-1] / 1000),
     }
     return Judged(verdicts, figures)
