@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from perdure.journal.keys import Keys
+from perdure.journal.redis_rights import acl_line
 from perdure.journal.redis_topology import cluster_slot
 from perdure.worker.client import Client
-from tests.servers.redis_family import PRIMARIES, RedisCluster, ask
+from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, denials, grant
 
 from .application import Act, Plan, perform
 from .stage import SLOTS, Stage, set_stage
@@ -38,9 +39,22 @@ async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
 async def stage(
     cluster: RedisCluster, bootstrap_servers: str, namespace: str, chance: random.Random, tmp_path: Path
 ) -> AsyncIterator[Stage]:
-    """Set the stage on the cluster."""
-    async with set_stage(cluster.url, bootstrap_servers, namespace, directory=tmp_path, chance=chance) as made:
+    """Set the stage on the cluster, as a user with no more rights than needed."""
+    await let_in(cluster, namespace)
+    url = cluster.url.replace("redis://", "redis://perdure:secret@")
+    async with set_stage(url, bootstrap_servers, namespace, directory=tmp_path, chance=chance) as made:
         yield made
+
+
+async def let_in(cluster: RedisCluster, namespace: str) -> None:
+    """Make the user of the documentation on every node; a restart forgets him."""
+    for node in cluster.nodes:
+        await grant(node, acl_line(namespace, waitaof=False))
+
+
+async def forbidden(cluster: RedisCluster) -> list[str]:
+    """What any node has forbidden so far."""
+    return [what for node in cluster.nodes for what in await denials(node)]
 
 
 async def send_many(stage: Stage, *, count: int, pause_s: float = 0.05) -> None:
@@ -64,6 +78,7 @@ async def test_work_is_spread_over_the_nodes(stage: Stage, cluster: RedisCluster
     await stage.finished()
     held = [await ask(node, "DBSIZE") for node in cluster.nodes[:PRIMARIES]]
     assert all(held), held
+    assert await forbidden(cluster) == []
     assert all(worker.alive for worker in workers)
     await stage.check()
     await stage.check_no_failures()
@@ -86,6 +101,7 @@ async def test_a_slot_moves_under_load(stage: Stage, cluster: RedisCluster) -> N
 
     await asyncio.gather(send_many(stage, count=60), move())
     await stage.finished()
+    assert await forbidden(cluster) == []
     assert all(worker.alive for worker in workers)
     await stage.check()
 
@@ -101,6 +117,7 @@ async def test_a_primary_dies_under_load(stage: Stage, cluster: RedisCluster) ->
         await victim.kill()
         await cluster.settled()
         await victim.start()
+        await let_in(cluster, stage.settings.namespace)
         await cluster.settled()
 
     await asyncio.gather(send_many(stage, count=60), die())
