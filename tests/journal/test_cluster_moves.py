@@ -19,6 +19,7 @@ from perdure.journal.store import Claimed
 from perdure.schemas.commands import ClearAll, SetState
 from perdure.worker.server_process import ServerProcess
 from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, ask_all
+from tests.servers.redis_versions import PROGRAMS
 
 from .store_contract import LEASE_MS, admission, new_id, output, run, sleep
 
@@ -29,9 +30,9 @@ KEYS = Keys("ns", slots=1)
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
-    """Start a cluster of this test's own."""
-    made = RedisCluster(tmp_path)
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RedisCluster]:
+    """Start a cluster of this test's own, of the version that it is to run on."""
+    made = RedisCluster(tmp_path, program=PROGRAMS[request.param]())
     try:
         await made.start()
         yield made
@@ -66,7 +67,9 @@ async def claimed(store: RedisStore, *, lease_ms: int = LEASE_MS) -> Claimed:
     return found
 
 
-@pytest.mark.parametrize("carried", ["invocation", "due", "state"])
+@pytest.mark.parametrize(
+    ("cluster", "carried"), list(zip(PROGRAMS, ["invocation", "due", "state"], strict=True)), indirect=["cluster"]
+)
 async def test_a_script_in_a_half_moved_slot_waits_as_a_whole(
     store: RedisStore, cluster: RedisCluster, carried: str
 ) -> None:
