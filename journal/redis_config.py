@@ -228,7 +228,10 @@ def unreachable(address: str, error: BaseException, *, tls: bool) -> str:
             return f"Redis {address} cannot be spoken to with TLS ({why}): {mend}, in PERDURE_REDIS_URL."
     hint = ""
     if "closed" in plain or "reset" in plain:
-        wants_one = "; if it asks clients for certificates, name one with ssl_certfile and ssl_keyfile"
+        wants_one = (
+            "; if it asks clients for certificates, name one that is signed by an authority that the server trusts "
+            "with ssl_certfile and ssl_keyfile"
+        )
         hint = wants_one if tls else "; if it speaks TLS, use rediss://"
     elif tls and "time" in plain:
         hint = "; if it speaks no TLS at that port, use redis://, or its TLS port"
