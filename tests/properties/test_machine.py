@@ -283,6 +283,7 @@ BOUND = settings(
 BROKEN = (AssertionError, JournalMismatchError, pytest.fail.Exception)
 
 
+@pytest.mark.timeout(300)  # bounded by its examples, not by a machine that others load
 @pytest.mark.parametrize("kind", PLANTED, ids=lambda kind: kind.__name__)
 def test_a_planted_bug_breaks_a_law(kind: type[Machine]) -> None:
     """The laws have teeth: the generator reaches what each bug needs."""

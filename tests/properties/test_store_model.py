@@ -69,6 +69,7 @@ def check(
     run_state_machine_as_test(Opened, settings=settings(BOUND, max_examples=examples_max))
 
 
+@pytest.mark.timeout(300)  # bounded by its examples, not by a machine that others load
 def test_memory_and_redis_are_one_store(redis_url: str) -> None:
     """Whatever two rivals do and however late it arrives, both stores answer and hold the same."""
 
