@@ -155,6 +155,9 @@ class Attempts:
         if attempt is None:
             return
         if length is None:
+            if attempt.writer.leaving:
+                # It was suspended before the renewal came, or is told now that it was fenced: the answer is on its way.
+                return
             attempt.depart(Losing(FencedError(f"The lease of {lease.invocation_id} was lost.")))
         else:
             attempt.poke(length)

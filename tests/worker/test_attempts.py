@@ -124,6 +124,29 @@ async def test_a_lost_lease_ends_its_attempt(plain_stage: Stage) -> None:
     assert isinstance(crew.ends[0][1].error, FencedError)
 
 
+async def test_a_renewal_that_comes_behind_a_suspension_loses_nothing(
+    plain_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds no lease any more, before the attempt has heard that it is suspended: that is how it ends."""
+    suspend, suspended, heard = plain_stage.memory.suspend, asyncio.Event(), asyncio.Event()
+
+    async def answering_late(*given: Any, **named: Any) -> Any:
+        answer = await suspend(*given, **named)
+        suspended.set()
+        await heard.wait()
+        return answer
+
+    monkeypatch.setattr(plain_stage.memory, "suspend", answering_late)
+    async with at_work(plain_stage) as crew:
+        lease = crew.start("wait").lease
+        await suspended.wait()
+        (length,) = await plain_stage.memory.renew([lease], lease_ms=10_000)
+        assert length is None
+        crew.attempts.renewed(lease, length)
+        heard.set()
+    assert [end for _, end in crew.ends] == [Left("suspended", due_in_ms=None)]
+
+
 async def test_a_later_attempt_beside_an_earlier_one(plain_stage: Stage) -> None:
     """Both count, both are renewed, and the end of the earlier one does not touch the later one."""
     async with at_work(plain_stage, concurrency=2) as crew:
