@@ -16,7 +16,7 @@ from perdure.worker.broker import Outgoing
 from perdure.worker.clock import Clock
 from perdure.worker.topics import service_topic
 
-from .programs import BOX, FLOW, SIGNAL, WORK
+from .programs import BOX, FLOW, PROMISE, SIGNAL, WORK
 from .schedules import Request
 from .virtual_kafka import VirtualKafka
 from .virtual_loop import EPOCH_MS, VirtualLoop
@@ -102,13 +102,19 @@ class Clients:
             self._loop.call_later(OUTSIDE_S * self._chance.random(), self._begin, self._complete, *told)
 
     def insist(self) -> None:
-        """Send all signals, and repeat what was completed: a failover loses what no barrier has vouched for."""
+        """Send all signals, and repeat what was completed: a failover loses what no barrier has vouched for.
+
+        Promises, too: a handler's journal may say that it has completed one which the failover lost. That is a limit.
+        """
         for name in self.ids:
             for number in range(SIGNALS):
                 signal = Signalled(SIGNAL, self._clock.now_ms(), Success(b"7"))
                 self._begin(self._deliver, name, signal, f"s:by:{number}")
         for told in self._told:
             self._begin(self._complete, *told)
+        for request in self._requests:
+            if request.service == FLOW:
+                self._begin(self._keep, f"{FLOW}/{request.key}")
 
     def operate(self, what: str, name: InvocationId) -> None:
         """Cancel, kill, pause or resume an invocation."""
@@ -116,6 +122,11 @@ class Clients:
 
     def _begin(self, work: Any, *args: Any) -> None:
         self._loop.call_soon(lambda: self._loop.create_task(work(*args)))
+
+    async def _keep(self, target: str) -> None:
+        _, due = await self._link.complete_promise(target, PROMISE, Success(b"7"), by=f"client:{target}")
+        if due:
+            await self._link.hasten(due)
 
     async def _complete(self, invocation_id: InvocationId, entry: Completion) -> None:
         await self._bring(lambda: self._link.complete_awakeable(invocation_id, entry))

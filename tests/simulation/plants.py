@@ -48,8 +48,10 @@ class Unfenced(MemoryStore):
 
         def unfenced(lease: Lease, *args: Any, **kwargs: Any) -> Any:
             record = self._record(lease.invocation_id)
-            if record is not None and record.status != "completed":
+            if record is not None and (record.epoch, record.token) != (lease.epoch, lease.token):
                 lease = lease._replace(epoch=record.epoch, token=record.token or "")
+                # The numbers of writes would stand in for the fence.
+                kwargs["seq"] = (record.seq or 0) + 1
             return found(lease, *args, **kwargs)
 
         return unfenced

@@ -41,6 +41,7 @@ Program = tuple[Move, ...]
 
 WORK, BOX, FLOW = "Work", "Box", "Flow"
 SIGNAL = "go"
+PROMISE = "word"
 FAILED = 418
 """The code of a program that fails on purpose."""
 
@@ -146,14 +147,14 @@ async def run(ctx: WorkflowContext, program: list[Any]) -> Any:
     """Do the moves, then wait for a promise that somebody else keeps."""
     for at, move in enumerate(program):
         await _move(ctx, at, move)
-    return await ctx.promise("word", type_hint=int)
+    return await ctx.promise(PROMISE, type_hint=int)
 
 
 @_flow.handler()
 async def give(ctx: WorkflowSharedContext, word: int) -> None:
     """Keep the promise; the first word counts."""
     try:
-        await ctx.promise("word", type_hint=int).resolve(word)
+        await ctx.promise(PROMISE, type_hint=int).resolve(word)
     except TerminalError as error:
         if error.status_code != 409:
             raise

@@ -109,18 +109,21 @@ class Schedule:
 CONTROLS = frozenset({"cancel", "kill", "pause", "resume"})
 
 
-def generate(seed: int, kinds: Sequence[Kind] = (*KINDS, *_OFTEN)) -> Schedule:
+def generate(
+    seed: int, kinds: Sequence[Kind] = (*KINDS, *_OFTEN), *, counts: Sequence[int] = (0, 1, 1, 2, 2, 3, 4, 5)
+) -> Schedule:
     """The schedule of a seed.
 
     Args:
         seed: Any number.
         kinds: What may happen in it; what is named twice happens more often.
+        counts: How often, likewise.
     """
     chance = random.Random(f"schedule {seed}")
     workers = chance.choice((1, 2, 2, 3))
     requests = [request for _ in range(chance.randint(1, 4)) for request in _requests(chance)]
     requests.sort(key=lambda request: request.at_s)
-    count = chance.choice((0, 1, 1, 2, 2, 3, 4, 5))
+    count = chance.choice(counts)
     events = [_event(chance, chance.choice(kinds), workers, requests) for _ in range(count)]
     events.sort(key=lambda event: event.at_s)
     return Schedule(seed, workers, tuple(requests), tuple(events))
