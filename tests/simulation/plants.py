@@ -9,7 +9,7 @@ from typing import Any
 from perdure.journal.memory_objects import release
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.store import Lease, ResumeDue, Swept
-from perdure.schemas.entries import OUTGOING, Entry, Sleep
+from perdure.schemas.entries import OUTGOING, Completion, Entry, Sleep
 from perdure.schemas.ids import InvocationId
 from perdure.worker.broker import Record
 from perdure.worker.committer import Committer
@@ -94,6 +94,15 @@ class LastWins(MemoryStore):
         if record is not None:
             record.once.discard(once)
         return super().deliver(invocation_id, entry, once=once, **where)
+
+    def complete_awakeable(
+        self, invocation_id: InvocationId, entry: Completion, *, here: str = ""
+    ) -> asyncio.Future[Any]:
+        """See `Store.complete_awakeable`."""
+        record = self._record(invocation_id)
+        if record is not None:
+            record.once.discard(f"r:{entry.command_index}")
+        return super().complete_awakeable(invocation_id, entry, here=here)
 
 
 class TwiceReleasing(MemoryStore):

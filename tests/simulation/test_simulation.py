@@ -24,7 +24,7 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "offset committed early": (100, ("crash", "blackout")),
     "outbox removed early": (150, ("crash",)),
     "timer popped not leased": (250, ("crash",)),
-    "completion not first-wins": (20, CALM),
+    "completion not first-wins": (40, CALM),
     "lock released twice": (20, CALM),
     "timer early": (20, CALM),
     "completed twice": (40, CALM),
