@@ -29,7 +29,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="append each run to this file, one line a run")
     parser.add_argument("--windows", type=int, default=5, help="at least 5")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one window")
-    parser.add_argument("--fetch-max-wait-ms", type=int, help="the worker's; 2 on the embedded servers")
+    parser.add_argument("--fetch-max-wait-ms", type=int, help="the worker's; 1 on the embedded servers")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="write a cProfile of the worker; slows it down")
     options = parser.parse_args(arguments)
     if options.windows < 5 or not 0.05 <= options.seconds <= 60:

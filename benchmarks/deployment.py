@@ -33,9 +33,9 @@ from perdure.worker.server_process import REDIS_PROBE, ServerProcess, free_port
 WORKER = ("-m", "perdure", "worker", "benchmarks.application:application")
 """As a user starts it, after `python`; it takes uvloop."""
 
-EMBEDDED_FETCH_MAX_WAIT_MS = 2
+EMBEDDED_FETCH_MAX_WAIT_MS = 1
 """The embedded broker looks for new records only at the end of a held fetch, about 2 ms late: short waits are quick
-ones, and cost the worker about a tenth of a core while it idles."""
+ones, and cost the worker and the broker a good part of a core while they idle."""
 
 READY_S = 30.0
 """For a worker to join its group and answer; a few seconds are normal."""
