@@ -125,12 +125,16 @@ class MemoryOutside(MemoryNamespace):
         return settled(lambda: promises.complete(slot, target, name, made, run=run, now_ms=now_ms, hints=self._hints))
 
     def await_promise(
-        self, target: str, name: str, waiting: InvocationId, command_index: int
+        self, target: str, name: str, waiting: InvocationId, command_index: int, *, position: int = 0
     ) -> asyncio.Future[Sequence[Due] | None]:
         """See `Store.await_promise`."""
         slot, now_ms = self._of(target)
         run, wait = self._keys.run_of(target)[0], (waiting, command_index)
-        return settled(lambda: promises.wait(slot, target, name, wait, run=run, now_ms=now_ms, hints=self._hints))
+        return settled(
+            lambda: promises.wait(
+                slot, target, name, wait, position=position, run=run, now_ms=now_ms, hints=self._hints
+            )
+        )
 
     def read_state(self, target: str) -> asyncio.Future[State]:
         """See `Store.read_state`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.schemas.entries import Completion, Outcome
+from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
@@ -44,15 +45,25 @@ def complete(
 
 
 def wait(
-    slot: Slot, target: str, name: str, waiting: tuple[InvocationId, int], *, run: InvocationId, now_ms: int, hints: str
+    slot: Slot,
+    target: str,
+    name: str,
+    waiting: tuple[InvocationId, int],
+    *,
+    position: int,
+    run: InvocationId,
+    now_ms: int,
+    hints: str,
 ) -> Sequence[Due] | None:
     """See `Store.await_promise`."""
+    record = slot.records.get(waiting[0])
+    if record is not None and position > record.length:
+        raise GapError(f"The store has only {record.length} entries: it lost the wait.")
     known = peek(slot, target, name)
     if known is not None:
         return _tell(slot, *waiting, known.outcome, now_ms=now_ms, hints=hints)
     promises = slot.promises.get(target, Promises())
     waits = promises.waits.get(name, [])
-    record = slot.records.get(waiting[0])
     if waiting in waits or record is None or record.status == "completed":
         return []
     if len(waits) >= WAITERS_MAX:

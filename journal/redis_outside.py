@@ -182,7 +182,9 @@ class RedisOutside(RedisScripts):
             hints = self._keys.hints(worker.decode())
             await all_of([wire.call((b"PUBLISH", hints, each), same) for each in one_of_each_slot.values()])
 
-    async def _promise(self, target: str, what: str, name: str, *arguments: Argument) -> Sequence[object]:
+    async def _promise(
+        self, target: str, what: str, name: str, *arguments: Argument, position: int = 0
+    ) -> Sequence[object]:
         slot = self._keys.slot_of_target(target)
         given = (*arguments, b"", b"", b"")[:3]
         call: tuple[Argument, ...] = (
@@ -200,6 +202,7 @@ class RedisOutside(RedisScripts):
             PROMISE_RETENTION_MS,
             self._keys.run_of(target)[0],
             WAITERS_MAX,
+            position,
         )
         reply: Sequence[object] = await self._wires[slot].call(call, same)
         return reply
@@ -216,10 +219,11 @@ class RedisOutside(RedisScripts):
         return answer == b"done", as_due(actions)
 
     async def await_promise(
-        self, target: str, name: str, waiting: InvocationId, command_index: int
+        self, target: str, name: str, waiting: InvocationId, command_index: int, *, position: int = 0
     ) -> Sequence[Due] | None:
         """See `Store.await_promise`."""
-        answer, actions = await self._promise(target, "await", name, b"", waiting, command_index)
+        arguments = (b"", waiting, command_index)
+        answer, actions = await self._promise(target, "await", name, *arguments, position=position)
         return None if answer == b"full" else as_due(actions)
 
     def _of_target(self, target: str) -> Wire:

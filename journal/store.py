@@ -308,11 +308,21 @@ class Store(Protocol):
         """Complete a promise; all that wait for it are told in the same transition. Whether `by` completed it."""
 
     def await_promise(
-        self, target: str, name: str, waiting: InvocationId, command_index: int
+        self, target: str, name: str, waiting: InvocationId, command_index: int, *, position: int = 0
     ) -> Awaitable[Sequence[Due] | None]:
         """Have the command told when the promise is completed; at once where it is. The same slot holds both.
 
         `None` where too many wait for it already: try again later.
+
+        Args:
+            target: The workflow, `Service/key`.
+            name: Of the promise.
+            waiting: Who waits.
+            command_index: With which command.
+            position: Where that command stands in its journal.
+
+        Raises:
+            GapError: The journal has fewer entries: the store lost the wait, and an answer would come before it.
         """
 
     def read_state(self, target: str) -> Awaitable[State]:

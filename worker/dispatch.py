@@ -32,7 +32,7 @@ from perdure.schemas.entries import (
     Output,
     Signalled,
 )
-from perdure.schemas.errors import DecodeError
+from perdure.schemas.errors import DecodeError, GapError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.records import encode_call
 
@@ -197,7 +197,11 @@ class Dispatcher:
                 return True
             case PromiseWait(index, _, name):
                 workflow = target or await self._target_of(origin)
-                told = await self._store.await_promise(workflow, name, origin, index)
+                try:
+                    told = await self._store.await_promise(workflow, name, origin, index, position=position)
+                except GapError:
+                    # As with a lost call: the next attempt waits anew.
+                    return False
                 self._on_due(told or ())
                 return told is not None
             case _:

@@ -4,11 +4,12 @@
 -- KEYS[1] promises  KEYS[2] due  KEYS[3] status prefix
 -- ARGV[1] peek | complete | await  [2] name  [3] complete: the outcome's JSON  [4] complete: by whom; await: invocation id
 --     [5] await: command index  [6] slot prefix  [7] prefix of the hint channels  [8] retention_ms of promises of a workflow
---     without a run  [9] id of the workflow's run  [10] waits of one promise at most
+--     without a run  [9] id of the workflow's run  [10] waits of one promise at most  [11] await: entries that the waiting journal must have
 -- A promise is kept as `<by>\n<outcome>`, its waits under `?<name>` as `<id>:<index>` each.
 -- Returns {'open'} | {'is', outcome, by} for peek; {'done' | 'taken', {action, ...}} for complete; 
 --     {'waits', {}} | {'told', {action, ...}} | {'full', {}} for await;
 --     an action is {'resume', id, epoch, service} | {'hint', id, worker}
+-- Errors: GAP <length>, for await: the store has lost the wait, and must not answer it.
 local what, name, slot = ARGV[1], ARGV[2], ARGV[6]
 local known = redis.call('HGET', KEYS[1], '=' .. name)
 local run = slot .. 'invocation:' .. ARGV[9]
@@ -51,6 +52,8 @@ if what == 'complete' then
   keep_as_run(KEYS[1], run, ARGV[8])
   return {'done', actions}
 end
+local h = redis.call('HMGET', slot .. 'invocation:' .. ARGV[4], 'status', 'length')
+if h[2] and tonumber(ARGV[11]) > tonumber(h[2]) then return redis.error_reply('GAP ' .. h[2]) end
 if known then
   local _, outcome = parts(known)
   tell(ARGV[4], ARGV[5], outcome)
@@ -59,8 +62,7 @@ end
 local waits = redis.call('HGET', KEYS[1], '?' .. name) or ''
 local wait = ARGV[4] .. ':' .. ARGV[5]
 if string.find(' ' .. waits .. ' ', ' ' .. wait .. ' ', 1, true) then return {'waits', actions} end
-local status = redis.call('HGET', slot .. 'invocation:' .. ARGV[4], 'status')
-if not status or status == 'completed' then return {'waits', actions} end
+if not h[1] or h[1] == 'completed' then return {'waits', actions} end
 if select(2, string.gsub(waits, '%S+', '')) >= tonumber(ARGV[10]) then return {'full', actions} end
 redis.call('HSET', KEYS[1], '?' .. name, waits == '' and wait or (waits .. ' ' .. wait))
 keep_as_run(KEYS[1], run, ARGV[8])

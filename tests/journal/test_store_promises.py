@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from perdure.journal.store import Due, Duplicate, HintDue, Lease, Promise, ResumeDue
+from perdure.schemas.commands import PromiseWait
 from perdure.schemas.entries import Completion, Entry, Failure, Outcome, Success
+from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
 
@@ -85,6 +87,23 @@ async def test_who_has_an_outcome_waits_for_nothing(bench: Bench) -> None:
     for name in ("p", "q"):
         assert await bench.store.complete_promise(TARGET, name, YES, by="me") == (True, [])
     assert await entries_of(bench, lease.invocation_id) == before
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_wait_that_the_store_lost_is_not_answered(bench: Bench, made: bool) -> None:
+    """A failover has lost it: an answer would stand before the wait in the journal, and be seen by nobody."""
+    lease = await admitted(bench, key="k")
+    if made:
+        await bench.store.complete_promise(TARGET, "p", YES, by="me")
+    before = await bench.dump()
+    with pytest.raises(GapError):
+        await bench.store.await_promise(TARGET, "p", lease.invocation_id, 0, position=2)
+    assert await bench.dump() == before
+    await bench.store.append(lease, [PromiseWait(0, 5, "p")], after=1, seq=1, progress=False)
+    await bench.store.await_promise(TARGET, "p", lease.invocation_id, 0, position=2)
+    if not made:
+        await bench.store.complete_promise(TARGET, "p", YES, by="me")
+    assert await told(bench, lease.invocation_id) == [Completion(0, 0, YES)]
 
 
 async def test_waits_are_bounded(bench: Bench) -> None:
