@@ -5,8 +5,7 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
 - **Fenced.** Writes of an attempt name its lease. Where the stored epoch or token differs they raise `FencedError`
   and change nothing.
 - **Repeatable.** The same call twice changes nothing the second time and answers as the first time did. An attempt
-  numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one that comes late, is told
-  from a new one.
+  numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one, is told from a new one.
 - **A write follows the one before it.** An attempt's append, outcome and suspension raise `GapError` where its write
   before is not there, as a failover lost it. A suspension that did not take place gives its number back.
 - **A command is written with what it does.** Every call that writes entries sets the timers of the `Sleep`s among them,
@@ -310,19 +309,10 @@ class Store(Protocol):
     def await_promise(
         self, target: str, name: str, waiting: InvocationId, command_index: int, *, position: int = 0
     ) -> Awaitable[Sequence[Due] | None]:
-        """Have the command told when the promise is completed; at once where it is. The same slot holds both.
-
-        `None` where too many wait for it already: try again later.
-
-        Args:
-            target: The workflow, `Service/key`.
-            name: Of the promise.
-            waiting: Who waits.
-            command_index: With which command.
-            position: Where that command stands in its journal.
+        """Have the command told when the promise is completed, at once where it is; `None`: too many wait, try later.
 
         Raises:
-            GapError: The journal has fewer entries: the store lost the wait, and an answer would come before it.
+            GapError: The journal has fewer than `position` entries: the store lost the wait.
         """
 
     def read_state(self, target: str) -> Awaitable[State]:

@@ -148,6 +148,8 @@ class Attempt(Departing):
         self._task = asyncio.current_task()
         self.machine.receive(self.claim.entries)
         self.machine.begin()
+        if self._missed:
+            self.fetch()
         if self.machine.pause_asked:
             self.depart_quietly(Holding())
             raise asyncio.CancelledError(f"an operator pauses {self.invocation_id}")

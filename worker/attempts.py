@@ -209,8 +209,14 @@ class Attempts:
         # take room and both are renewed, which is how the earlier one learns it.
         self._running[claim.lease] = attempt
         self._latest[claim.lease.invocation_id] = attempt
-        # A context of its own: handlers must not see what the engine, or each other, have set.
-        self._tasks.create_task(self._run(attempt), context=Context())
+        running = self._run(attempt)
+        try:
+            # A context of its own: handlers must not see what the engine, or each other, have set.
+            self._tasks.create_task(running, context=Context())
+        except RuntimeError:
+            # Admitted again while the worker leaves, when all else has ended: its lease ends, and another claims it.
+            running.close()
+            del self._running[claim.lease], self._latest[claim.lease.invocation_id]
 
     async def drain(self, *, grace_ms: int) -> None:
         """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`."""

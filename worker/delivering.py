@@ -67,6 +67,7 @@ class Delivering:
         "_closed",
         "_delivered",
         "_futures",
+        "_missed",
         "_others",
         "_settling",
         "_suspension",
@@ -98,6 +99,7 @@ class Delivering:
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
+        self._missed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: dict[int, StepCall] = {}
         self._futures: dict[int, DurableFuture[Any]] = {}
@@ -139,12 +141,15 @@ class Delivering:
 
     def poke(self, length: int) -> None:
         """The journal is said to have that many entries: learn those that are not known here."""
-        if length > self.machine.length and not self._closed:
-            self.writer.fetch_soon()
+        if length > self.machine.length:
+            self.fetch()
 
     def fetch(self) -> None:
         """Others may have appended: learn what."""
-        if not self._closed:
+        if self._task is None:
+            # The machine takes the claim's entries first, in `begin`.
+            self._missed = True
+        elif not self._closed:
             self.writer.fetch_soon()
 
     @property

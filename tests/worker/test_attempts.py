@@ -52,6 +52,8 @@ class Crew:
                         await self.gate.wait()
                     except asyncio.CancelledError:
                         self.effects["cancelled"] += 1
+            elif kind == "signalled":
+                await ctx.signal("go", type_hint=int)
             elif kind in ("busy", "late"):
                 if kind == "late":
                     await ctx.run("first", lambda: None)
@@ -110,6 +112,14 @@ async def test_room_is_what_is_left(plain_stage: Stage) -> None:
         assert await waiting >= 1
     assert [type(end) for _, end in crew.ends] == [Completed, Completed]
     assert crew.attempts.leases() == []
+
+
+async def test_nothing_begins_once_all_has_ended(plain_stage: Stage) -> None:
+    """What is admitted again while a worker leaves is left to its lease."""
+    async with at_work(plain_stage) as crew:
+        pass
+    crew.start("plain")
+    assert (crew.attempts.leases(), crew.ends) == ([], [])
 
 
 async def test_a_lost_lease_ends_its_attempt(plain_stage: Stage) -> None:

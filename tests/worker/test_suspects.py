@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from perdure.journal.store import SUSPECT_AFTER, Claim
-from perdure.schemas.entries import Paused
+from perdure.schemas.entries import Paused, Signalled, Success
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Released
 from perdure.worker.options import InvocationRetryPolicy
@@ -64,6 +65,20 @@ async def test_progress_lets_the_next_suspect_begin(plain_stage: Stage) -> None:
         await wait_until(lambda: crew.effects["busy 1"] == 1)
         assert crew.ends == []
         crew.gate.set()
+
+
+async def test_a_suspect_that_waits_for_its_turn_learns_later_what_it_is_sent(plain_stage: Stage) -> None:
+    """A signal that comes meanwhile is for the handler, which is not there yet."""
+    async with at_work(plain_stage) as crew:
+        suspect(crew, "busy")
+        await wait_until(lambda: crew.effects["busy 1"] == 1)
+        waits = suspect(crew, "signalled")
+        await plain_stage.memory.deliver(waits.lease.invocation_id, Signalled("go", 5, Success(b"1")), once="s:1")
+        assert crew.attempts.poke(waits.lease.invocation_id)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        crew.gate.set()
+    assert [type(end) for _, end in crew.ends] == [Completed] * 2
 
 
 async def test_a_suspect_that_waits_for_its_turn_is_handed_over_at_a_stop(plain_stage: Stage) -> None:
