@@ -112,12 +112,15 @@ async def test_the_order_is_the_journals(scene: Scene) -> None:
     """What another writer appended before comes first, own entries behind it."""
     scene.issue(1)
     timer = scene.machine.issue_sleep("", at_ms=0, duration_ms=5)
+    scene.writer.flush_soon()
+    await turns()
+    scene.store.replies[0].set_result(Appended(2, None))
+    await turns()
     scene.propose(0)
     await turns()
-    sleep, run = scene.store.appends[0][0]
+    (run,) = scene.store.appends[1][0]
     fired = Completion(timer, 0, Success(b"null"))
-    tail = [Positioned(2, 1, fired), Positioned(3, 1, sleep), Positioned(4, 1, run)]
-    scene.store.replies[0].set_result(Appended(4, tail))
+    scene.store.replies[1].set_result(Appended(4, [Positioned(3, 1, fired), Positioned(4, 1, run)]))
     await turns()
     ready = [scene.machine.poll(), scene.machine.poll()]
     assert [getattr(step, "command_index", None) for step in ready] == [timer, 0]
