@@ -85,6 +85,7 @@ class Proxy:
         self._carried: dict[Carried, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._ended = False
 
     @property
     def address(self) -> str:
@@ -103,6 +104,7 @@ class Proxy:
     async def __aexit__(self, *error: object) -> None:
         assert self._server is not None, "it was entered"
         self._server.close()
+        self._ended = True
         for carried in list(self._carried):
             carried.cut()
         for task in list(self._tasks):
@@ -165,6 +167,10 @@ class Proxy:
         return chance.sample(found, max(1, round(share * len(found)))) if found else []
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._ended:
+            # It was accepted before the end, and is heard of after it.
+            writer.transport.abort()
+            return
         # A task of ours: asyncio logs those of its own as failed when they are cancelled.
         task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
@@ -176,6 +182,9 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         carried = Carried(writer, server_writer)
         self._carried[carried] = None
         pumps = [

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from perdure.journal.redis_line import Line
 from perdure.schemas.entries import AttemptFailed
@@ -111,6 +112,12 @@ async def freeze_broker(redis: ServerProcess, broker: ServerProcess) -> None:
     await broker.resume()
 
 
+async def written(redis: ServerProcess) -> bool:
+    """Whether all that Redis was told outlives its process: while an fsync runs it may hold back what came since."""
+    async with Redis.from_url(f"redis://{redis.address}") as asked:
+        return bool((await asked.info("persistence"))["aof_buffer_length"] == 0)
+
+
 @pytest.mark.parametrize("act", [kill_redis, kill_broker, kill_both, freeze_redis, freeze_broker])
 async def test_running_work_survives(
     breakable: Deployment,
@@ -128,6 +135,7 @@ async def test_running_work_survives(
     ):
         handles = [await client.send("Mill/grind", f"g{n}") for n in range(10)]
         await wait_until(lambda: mill.waiting == 10)
+        await wait_until(lambda: written(private_redis))
         with caplog.at_level(logging.INFO):
             breaking = asyncio.create_task(act(private_redis, private_broker))
             await asyncio.sleep(0.1)
