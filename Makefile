@@ -6,8 +6,9 @@ STAMP := .venv/.set-up
 PYTHONS := python3.13 python3.12 python3.11 python3
 PYTHON = $(shell for python in $(PYTHONS); do \
   "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
-# Two processes of tests, each with servers of its own: most tests wait more than they compute. The tests of a file stay
-# together, and so do those that share a deployment; in the order that was drawn, so that deployments come last.
+# Two processes of tests, each with embedded servers of its own: most tests wait more than they compute. Two of Apache
+# Kafka beside them are too much for two cores. The tests of a file stay together, and so do those that share a
+# deployment; in the order that was drawn, so that deployments come last.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ test: setup ## Run the suite on the embedded servers (Valkey and a Kafka-protoco
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not servers"
 
 test-servers: setup ## Run every test that reaches a server on Apache Kafka 4.1 and redis-server (needs Java and Maven)
-	PERDURE_TEST_SERVERS=apache $(BIN)/pytest $(SIDE_BY_SIDE) -m "touches_servers or servers"
+	PERDURE_TEST_SERVERS=apache $(BIN)/pytest -m "touches_servers or servers"
 
 soak: setup ## Run random programs on workers that are killed: make soak MINUTES=10 [SEED=...]
 	$(BIN)/python -m tests.conformance.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

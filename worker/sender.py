@@ -13,6 +13,9 @@ from .kafka_admin import describe_cluster
 from .kafka_closing import retrieve
 from .kafka_config import KafkaConfig
 
+LOOKS_S = (0.0, 0.1, 0.3, 0.6)
+"""Pauses before looks for a topic: one that was made a moment ago may not be known yet to the broker that is asked."""
+
 
 class Sender:
     """One producer for any number of senders. Use as an async context manager; connects with the first record."""
@@ -73,13 +76,16 @@ class Sender:
         retrieve(look)
 
     async def _look(self, topic: str) -> None:
-        view = await describe_cluster(self._config, [topic])
-        if topic not in view.topics:
-            raise SettingsError(
-                f"Kafka ({self._config.bootstrap_servers}) has no topic {topic}: check the service's name and "
-                "PERDURE_NAMESPACE, or make it with `perdure topics create MODULE:APP` or by starting a worker."
-            )
-        self._topics.add(topic)
+        for pause_s in LOOKS_S:
+            await asyncio.sleep(pause_s)
+            view = await describe_cluster(self._config, [topic])
+            if topic in view.topics:
+                self._topics.add(topic)
+                return
+        raise SettingsError(
+            f"Kafka ({self._config.bootstrap_servers}) has no topic {topic}: check the service's name and "
+            "PERDURE_NAMESPACE, or make it with `perdure topics create MODULE:APP` or by starting a worker."
+        )
 
     async def _start(self) -> Producer:
         async with self._starting:

@@ -101,7 +101,8 @@ async def test_a_waiter_that_is_somebody_elses_channel_harms_nobody(
                 await wait_until(functools.partial(known, client, id_), description="it is admitted")
                 assert await client.result(id_, timeout=PATIENCE) == 1
         assert await client.call("Echo/echo", 2, timeout=PATIENCE) == 2
-    assert [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"] == []
+    ours = [entry for entry in caplog.records if entry.name.startswith("perdure")]
+    assert [entry.getMessage() for entry in ours if entry.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("topic", [".", ".."])

@@ -156,7 +156,7 @@ async def test_a_rebalance_ends_a_waiting_poll(bootstrap_servers: str, namespace
         async with broker_for(config, plan) as second:
             await wait_until(lambda: second.health().assigned == 1)
             assert await asyncio.wait_for(waiting, 10) == []
-            assert first.health().assigned == 1
+            await wait_until(lambda: first.health().assigned == 1)
 
 
 async def test_a_listener_that_hangs_or_fails_is_left_behind(
