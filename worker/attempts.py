@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from contextvars import Context
 from dataclasses import dataclass, replace
+from typing import Any
 
 from perdure.journal.store import SUSPECT_AFTER, Claim, Lease, Store
 from perdure.schemas.errors import FencedError, PerdureError
@@ -171,7 +172,6 @@ class Attempts:
 
     def spawn(self, work: Awaitable[None]) -> None:
         """Do something small on the side, in the group of the attempts."""
-        assert self._tasks is not None, "the engine runs"
 
         async def quietly() -> None:
             try:
@@ -180,19 +180,12 @@ class Attempts:
                 # Whatever it was, it is in `due` and will be done again.
                 logger.exception("a side task failed; it is done again when due")
 
-        task = quietly()
-        try:
-            # In a context of its own: in a handler's it would be taken for one of the handler's tasks.
-            self._tasks.create_task(task, context=Context())
-        except RuntimeError:
-            # The worker has stopped; another one does what is due.
-            task.close()
-            if inspect.iscoroutine(work):
-                work.close()
+        # Where the worker has stopped another one does what is due.
+        if not self._run_in_group(quietly()) and inspect.iscoroutine(work):
+            work.close()
 
     def start(self, claim: Claim) -> None:
         """Begin an attempt."""
-        assert self._tasks is not None, "the engine runs"
         handler = handler_for(self._application, claim.service, claim.handler)
         attempt = Attempt(
             claim,
@@ -209,14 +202,21 @@ class Attempts:
         # take room and both are renewed, which is how the earlier one learns it.
         self._running[claim.lease] = attempt
         self._latest[claim.lease.invocation_id] = attempt
-        running = self._run(attempt)
-        try:
-            # A context of its own: handlers must not see what the engine, or each other, have set.
-            self._tasks.create_task(running, context=Context())
-        except RuntimeError:
+        if not self._run_in_group(self._run(attempt)):
             # Admitted again while the worker leaves, when all else has ended: its lease ends, and another claims it.
-            running.close()
             del self._running[claim.lease], self._latest[claim.lease.invocation_id]
+
+    def _run_in_group(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run it beside the attempts; whether they still run: the group may have ended with the worker."""
+        assert self._tasks is not None, "the engine runs"
+        try:
+            # A context of its own: handlers must not see what the engine, or each other, have set, and what is begun in
+            # a handler's context would be taken for one of the handler's tasks.
+            self._tasks.create_task(work, context=Context())
+        except RuntimeError:
+            work.close()
+            return False
+        return True
 
     async def drain(self, *, grace_ms: int) -> None:
         """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`."""
