@@ -18,7 +18,7 @@ from perdure.journal.redis_topology import cluster_slot
 from perdure.journal.renewer import ThreadRenewer
 from perdure.journal.store import Claimed, Lease
 from perdure.schemas.errors import StoreError
-from tests.servers.redis_family import PRIMARIES, RedisCluster, ask
+from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, started
 from tests.waiting import wait_until
 
 from .store_contract import LEASE_MS, admission
@@ -32,13 +32,9 @@ KEYS = Keys("ns", slots=SLOTS)
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
     """Start a cluster of this test's own."""
-    made = RedisCluster(tmp_path)
-    try:
-        await made.start()
+    async with started(RedisCluster(tmp_path)) as made:
         await open_namespace(RedisConfig.from_url(made.url), KEYS.namespace, slots=SLOTS)
         yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from perdure.journal.redis_topology import cluster_slot
 from perdure.journal.store import Claimed
 from perdure.schemas.commands import ClearAll, SetState
 from perdure.worker.server_process import ServerProcess
-from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, ask_all
+from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, ask_all, started
 from tests.servers.redis_versions import PROGRAMS
 
 from .store_contract import LEASE_MS, admission, new_id, output, run, sleep
@@ -32,12 +32,8 @@ KEYS = Keys("ns", slots=1)
 @pytest.fixture
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RedisCluster]:
     """Start a cluster of this test's own, of the version that it is to run on."""
-    made = RedisCluster(tmp_path, program=PROGRAMS[request.param]())
-    try:
-        await made.start()
+    async with started(RedisCluster(tmp_path, program=PROGRAMS[request.param]())) as made:
         yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

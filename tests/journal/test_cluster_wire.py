@@ -16,7 +16,7 @@ from perdure.journal.redis_config import RedisConfig
 from perdure.journal.redis_topology import cluster_slot
 from perdure.journal.wire import Wire, same
 from perdure.worker.server_process import ServerProcess
-from tests.servers.redis_family import PRIMARIES, RedisCluster, ask
+from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, started
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.servers
@@ -29,12 +29,8 @@ SLOTS = 16
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
     """Start a cluster of this test's own."""
-    made = RedisCluster(tmp_path)
-    try:
-        await made.start()
+    async with started(RedisCluster(tmp_path)) as made:
         yield made
-    finally:
-        await made.stop()
 
 
 class Counters:

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from perdure.worker.client import Client
-from perdure.worker.clock import system_random
-from perdure.worker.server_process import ServerProcess, free_port
-from tests.servers.apache import KafkaLock, apache_kafka
+from perdure.worker.server_process import ServerProcess
+from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
 
 from .application import Act, Plan, perform
@@ -37,12 +36,8 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 async def locked(authority: Authority, tmp_path: Path) -> AsyncIterator[tuple[ServerProcess, KafkaLock]]:
     """Start a broker that is locked."""
-    certificate, key = authority.issue("broker")
-    lock = KafkaLock(free_port(system_random()), certificate, key, {"perdure": PASSWORD})
-    broker = await asyncio.to_thread(apache_kafka, tmp_path / "kafka", security=lock)
-    await broker.start()
-    yield broker, lock
-    await broker.kill()
+    async with locked_kafka(authority, tmp_path / "kafka", users={"perdure": PASSWORD}) as made:
+        yield made
 
 
 @pytest.fixture

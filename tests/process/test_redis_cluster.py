@@ -14,7 +14,7 @@ from perdure.journal.keys import Keys
 from perdure.journal.redis_rights import acl_line
 from perdure.journal.redis_topology import cluster_slot
 from perdure.worker.client import Client
-from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, denials, grant
+from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, denials, grant, started
 
 from .application import Act, Plan, perform
 from .stage import SLOTS, Stage, set_stage
@@ -27,12 +27,8 @@ ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
     """Start a cluster of this test's own."""
-    made = RedisCluster(tmp_path / "cluster")
-    try:
-        await made.start()
+    async with started(RedisCluster(tmp_path / "cluster")) as made:
         yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from perdure.journal.redis_config import RedisConfig
 from perdure.journal.redis_places import locate
 from perdure.schemas.errors import SettingsError, StoreError
-from tests.servers.redis_family import Sentinels
+from tests.servers.redis_family import Sentinels, started
 
 from .application import Act
 from .stage import Stage, set_stage
@@ -25,12 +25,8 @@ ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 @pytest.fixture
 async def sentinels(tmp_path: Path) -> AsyncIterator[Sentinels]:
     """Start a watched primary of this test's own."""
-    made = Sentinels(tmp_path / "sentinels")
-    try:
-        await made.start()
+    async with started(Sentinels(tmp_path / "sentinels")) as made:
         yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ Kafka's jars are fetched once into `.servers/` at the root of the repository; no
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,8 @@ from perdure.schemas.errors import ServerProcessError
 from perdure.worker.clock import system_random
 from perdure.worker.embedded import redis_arguments
 from perdure.worker.server_process import HOST, KAFKA_PROBE, REDIS_PROBE, ServerProcess, free_port
+
+from .certificates import Authority
 
 KAFKA_VERSION = "4.1.0"
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
@@ -179,6 +183,27 @@ class KafkaLock:
             "listener.name.sasl_ssl.ssl.keystore.location": str(store),
         }
         return {**settings, **added}
+
+
+@contextlib.asynccontextmanager
+async def locked_kafka(
+    authority: Authority, directory: Path, *, users: Mapping[str, str]
+) -> AsyncIterator[tuple[ServerProcess, KafkaLock]]:
+    """Run a broker with a lock while the block runs; its own listener stays an open door beside.
+
+    Args:
+        authority: Issues the broker's certificate.
+        directory: For its data and log.
+        users: Passwords by user.
+    """
+    certificate, key = authority.issue("broker")
+    lock = KafkaLock(free_port(system_random()), certificate, key, users)
+    broker = await asyncio.to_thread(apache_kafka, directory, security=lock)
+    await broker.start()
+    try:
+        yield broker, lock
+    finally:
+        await broker.kill()
 
 
 def java(flags: Sequence[str] | None = None) -> list[str]:

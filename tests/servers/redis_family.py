@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.journal.redis_config import Address, RedisConfig
 from perdure.journal.redis_line import Command, Line, Refusal, Word
@@ -293,3 +294,16 @@ def tls_redis(directory: Path, authority: Authority, *, clients: str = "yes") ->
     files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority.ca_file]
     arguments = ["--tls-port", str(port), "--tls-auth-clients", clients, *map(str, files)]
     return redis_process(directory, *arguments), port
+
+
+Family = TypeVar("Family", RedisCluster, Sentinels)
+
+
+@contextlib.asynccontextmanager
+async def started(family: Family) -> AsyncIterator[Family]:
+    """Run all of a family's servers while the block runs."""
+    try:
+        await family.start()
+        yield family
+    finally:
+        await family.stop()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from perdure.schemas.errors import BrokerError
-from perdure.worker.clock import system_random
 from perdure.worker.kafka_findings import examine_kafka, mend_of
-from perdure.worker.server_process import ServerProcess, free_port
+from perdure.worker.server_process import ServerProcess
 from perdure.worker.settings import Settings
-from tests.servers.apache import KafkaLock, apache_kafka
+from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(150)]
@@ -30,12 +28,8 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 async def locked(authority: Authority, tmp_path: Path) -> AsyncIterator[tuple[ServerProcess, KafkaLock]]:
     """Start a broker that is locked, and has an open door beside."""
-    certificate, key = authority.issue("broker")
-    lock = KafkaLock(free_port(system_random()), certificate, key, {"perdure": PASSWORD})
-    broker = await asyncio.to_thread(apache_kafka, tmp_path / "kafka", security=lock)
-    await broker.start()
-    yield broker, lock
-    await broker.kill()
+    async with locked_kafka(authority, tmp_path / "kafka", users={"perdure": PASSWORD}) as made:
+        yield made
 
 
 async def test_each_way_not_to_get_in_is_told_apart(

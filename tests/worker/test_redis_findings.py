@@ -14,7 +14,7 @@ from perdure.worker.redis_findings import examine_redis
 from perdure.worker.server_process import HOST, ServerProcess
 from perdure.worker.settings import Settings
 from tests.servers.certificates import Authority, new_authority
-from tests.servers.redis_family import RedisCluster, Sentinels, ask, grant, redis_process, tls_redis
+from tests.servers.redis_family import RedisCluster, Sentinels, ask, grant, redis_process, started, tls_redis
 
 NAMESPACE = "ns"
 
@@ -136,9 +136,7 @@ async def test_tls_to_a_port_without(tmp_path: Path) -> None:
 @pytest.mark.servers
 async def test_a_cluster_with_holes(tmp_path: Path) -> None:
     """A slot that nobody serves, replicas that lack, and a node named as if it were alone."""
-    cluster = RedisCluster(tmp_path)
-    try:
-        await cluster.start()
+    async with started(RedisCluster(tmp_path)) as cluster:
         assert await problems(cluster.url) == []
         found = await examine_redis(Settings.load(redis_url=cluster.url))
         assert [finding.mend for finding in found if finding.level == "advice"][-1] == "set PERDURE_REPLICAS=1"
@@ -151,19 +149,13 @@ async def test_a_cluster_with_holes(tmp_path: Path) -> None:
         (hole,) = await problems(url)
         assert "nobody serves 1 of the 16384 slots" in hole.found
         assert hole.mend.startswith("redis-cli --cluster fix")
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.servers
 async def test_sentinels_that_do_not_know_the_name(tmp_path: Path) -> None:
     """The right name is told, and servers that are no Sentinels are."""
-    made = Sentinels(tmp_path)
-    try:
-        await made.start()
+    async with started(Sentinels(tmp_path)) as made:
         assert await problems(made.url) == []
         said = await refusal(made.url.replace("perdure-primary", "mymaster"))
         assert "they know: perdure-primary" in said
         assert "is no Sentinel" in await refusal(f"redis://{made.servers[0].address}?sentinel=mymaster")
-    finally:
-        await made.stop()
