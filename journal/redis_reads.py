@@ -82,12 +82,12 @@ class RedisReads(RedisScripts):
         told = dict(zip(asked, await all_of(list(asked.values())), strict=True))
         return [told[wire] for wire in wires]
 
-    async def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> Shed:
+    def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> asyncio.Future[Shed]:
         """See `Store.shed`."""
         begin = ShedPlace(0, 0) if after is None else after
         keys = (b"2", self._keys.status(slot, "completed"), self._keys.status(slot, ""))
         call = (b"EVALSHA", self._shas["shed"], *keys, self._keys.prefix(slot), *begin, journals_max)
-        return await self._wires[slot].call(call, as_shed)
+        return self._wires[slot].call(call, as_shed)
 
     async def descriptions(self) -> Mapping[str, str]:
         """See `Store.descriptions`."""

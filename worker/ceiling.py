@@ -6,6 +6,7 @@ is kept for what was begun. Each worker looks for itself; journals are removed b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -121,12 +122,11 @@ class Ceiling:
             )
         self._pace = min(max(PACE_MIN, 2 * self._pace), PACE_MAX)
         # All are on their way before the first is awaited: one round trip.
-        rounds = [
-            (slot, self._store.shed(slot, journals_max=self._pace, after=self._places.get(slot))) for slot in slots
-        ]
+        rounds = await asyncio.gather(
+            *(self._store.shed(slot, journals_max=self._pace, after=self._places.get(slot)) for slot in slots)
+        )
         removed, more = 0, False
-        for slot, shed in rounds:
-            count, place = await shed
+        for slot, (count, place) in zip(slots, rounds, strict=True):
             removed += count
             if place is None:
                 # At the end: what completes meanwhile is found from the beginning.

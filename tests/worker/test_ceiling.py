@@ -28,6 +28,7 @@ class Server:
         self.others: list[float] = []
         self.journals = [1_000] * self.slots
         self.asked: list[tuple[int, int, ShedPlace | None]] = []
+        self.silent = False
 
     async def memory(self) -> list[Memory]:
         """See `Store.memory`."""
@@ -39,6 +40,8 @@ class Server:
     async def shed(self, slot: int, *, journals_max: int, after: ShedPlace | None = None) -> Shed:
         """See `Store.shed`."""
         self.asked.append((slot, journals_max, after))
+        if self.silent:
+            await asyncio.Event().wait()
         removed = min(journals_max, self.journals[slot])
         self.journals[slot] -= removed
         return Shed(removed, ShedPlace(1_000 - self.journals[slot], 1) if self.journals[slot] else None)
@@ -120,6 +123,14 @@ async def test_where_nothing_is_left_to_remove_it_looks_as_seldom_as_before() ->
     async with watching() as scene:
         scene.server.journals = [0] * 4
         assert await scene.look(0.8) == LOOK_S
+
+
+async def test_every_slot_is_asked_before_the_first_answers() -> None:
+    """One round trip; a worker that ends meanwhile leaves no question behind that nobody asks any more."""
+    async with watching() as scene:
+        scene.server.silent, scene.server.share = True, 0.8
+        scene.clock.wake.set()
+        await wait_until(lambda: len(scene.server.asked) == scene.server.slots)
 
 
 async def test_of_a_cluster_only_the_full_nodes_lose_journals() -> None:
