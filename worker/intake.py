@@ -116,16 +116,21 @@ class Intake:
         self._resumes = resumes
         self._expected: dict[str, Lease] = {}
         self._limits = limits
-        self._start = start
+        self._start_attempt = start
+        self._begun = 0
         self._progress = progress
         self._waiting: dict[Partition, deque[Fetched]] = {}
 
-    async def take(self, records: Iterable[Fetched]) -> None:
+    async def take(self, records: Iterable[Fetched]) -> int:
         """Admit or claim a batch: one round trip, then everything runs.
 
         A record that cannot be understood becomes a dead letter and holds up nothing but its own offset. Those that a
         full queue refuses are kept for `take_held`.
+
+        Returns:
+            How many attempts began. Others wait, for a time or for their object, or were known already.
         """
+        begun = self._begun
         for fetched, admission in await self._offer(records):
             partition = fetched.record.partition
             if partition not in self._waiting:
@@ -137,6 +142,7 @@ class Intake:
                     fetched.record.offset,
                 )
             self._waiting[partition].append(fetched)
+        return self._begun - begun
 
     def held(self) -> Set[Partition]:
         """The partitions of which nothing more is to be fetched now."""
@@ -214,6 +220,10 @@ class Intake:
                         self._start(claim)
             self._expected.pop(lease.token, None)
         return refused
+
+    def _start(self, claim: Claim) -> None:
+        self._begun += 1
+        self._start_attempt(claim)
 
     def _left_behind(self, record: Record, error: PerdureError) -> None:
         topic, number = record.partition

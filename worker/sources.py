@@ -26,6 +26,11 @@ POLL_WAIT_MS = 250
 HELD_RETRY_MS = 100
 """Between two tries to admit what a full queue refused: what moves meanwhile is a small part of a queue."""
 
+GATHER_MS = 10
+"""Before the next records where those that were taken last all wait, as behind others of their object: it costs them
+nothing, and most likely nor the next ones. Ten records at once cost worker and broker little more than one: one hot
+object made some 900 adds a second with it, and 630 without."""
+
 
 B = TypeVar("B", bound=Broker, covariant=True)
 
@@ -128,11 +133,14 @@ class Source:
                 self._retried_ms = self._clock.monotonic_ms()
                 room = await self._turns.room()
                 held = self._held()
-            records = await self._broker.poll(first=self._first, records_max=min(room, BATCH_MAX), wait_ms=0, held=held)
+            wanted = min(room, BATCH_MAX)
+            records = await self._broker.poll(first=self._first, records_max=wanted, wait_ms=0, held=held)
             if not records:
                 return False
             # Before the next await, or a rebalance in between would count them in the wrong generation.
             batch = [Fetched(record, self.committer.fetched(record)) for record in records]
             async with self._turns.taking:
-                await self.intake.take(batch)
-            return True
+                begun = await self.intake.take(batch)
+        if not begun and len(records) < wanted:
+            await self._clock.sleep(GATHER_MS / 1000)
+        return True

@@ -102,9 +102,9 @@ class Scene:
         """A record of an invocation."""
         return self.record(orjson.dumps({"handler": "h", "argument": argument} | fields))
 
-    async def take(self, *records: Record) -> None:
-        """Take a batch of generation 1."""
-        await self.intake.take([Fetched(record, 1) for record in records])
+    async def take(self, *records: Record) -> int:
+        """Take a batch of generation 1; how many attempts began."""
+        return await self.intake.take([Fetched(record, 1) for record in records])
 
     async def produce(self) -> None:
         """Let the outbox work until it is empty."""
@@ -122,7 +122,7 @@ async def scene() -> Scene:
 
 async def test_a_batch_is_admitted_and_started(scene: Scene) -> None:
     """Each record becomes an invocation that runs here, and its offset may move."""
-    await scene.take(scene.new("a"), scene.new("b"))
+    assert await scene.take(scene.new("a"), scene.new("b")) == 2
     assert [claim.entries[0].entry.value for claim in scene.claims] == [b'"a"', b'"b"']  # type: ignore[union-attr]
     assert scene.settled == [(0, 1), (1, 1)]
     assert len({claim.lease.token for claim in scene.claims}) == 2
@@ -132,8 +132,8 @@ async def test_a_batch_is_admitted_and_started(scene: Scene) -> None:
 async def test_a_record_is_admitted_once(scene: Scene) -> None:
     """Its id follows from where it stands, so that Kafka may deliver it again, in the same batch too."""
     record = scene.new("a")
-    await scene.take(record, record)
-    await scene.take(record)
+    assert await scene.take(record, record) == 1
+    assert await scene.take(record) == 0
     assert len(scene.claims) == 1
     assert scene.settled == [(0, 1)] * 3
 

@@ -11,7 +11,7 @@ import pytest
 from perdure.worker.broker import NONE_HELD, Partition, Record
 from perdure.worker.committer import Committer
 from perdure.worker.intake import Fetched
-from perdure.worker.sources import BATCH_MAX, Source, Turns
+from perdure.worker.sources import BATCH_MAX, GATHER_MS, Source, Turns
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import SkippingClock
 from tests.worker.scripted_broker import ScriptedBroker
@@ -87,15 +87,19 @@ class Beginning:
         self.taken: list[Fetched] = []
         self.refused: list[Fetched] = []
         self.retries: list[int] = []
+        self.queued = False
         self.pause = asyncio.Event()
         self.pause.set()
 
-    async def take(self, records: Iterable[Fetched]) -> None:
+    async def take(self, records: Iterable[Fetched]) -> int:
         """See `Intake.take`."""
         await self.pause.wait()
         batch = list(records)
         self.taken += batch
+        if self.queued:
+            return 0
         self.worker.begin(batch[0].record.partition.topic, len(batch))
+        return len(batch)
 
     def held(self) -> Set[Partition]:
         """See `Intake.held`."""
@@ -108,9 +112,29 @@ class Beginning:
             self.refused.clear()
 
 
-def source(worker: Worker, broker: Stocked, intake: Beginning, *, admits: Callable[[], bool] = lambda: True) -> Source:
+class Napping(SkippingClock):
+    """A clock that remembers how long each sleep was to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.naps: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        self.naps.append(seconds)
+        await super().sleep(seconds)
+
+
+def source(
+    worker: Worker,
+    broker: Stocked,
+    intake: Beginning,
+    *,
+    admits: Callable[[], bool] = lambda: True,
+    clock: SkippingClock | None = None,
+) -> Source:
     """One that reads from this broker."""
-    clock = SkippingClock()
+    clock = clock or SkippingClock()
 
     async def never(records: object) -> None:
         raise AssertionError("nothing was lost")
@@ -160,6 +184,19 @@ async def test_a_batch_is_taken_to_its_end() -> None:
     await ending
     await asyncio.wait([task])
     assert len(intake.taken) == 5
+
+
+@pytest.mark.parametrize(("queued", "count", "gathers"), [(True, 3, 1), (False, 3, 0), (True, 2 * ROOM, 0)])
+async def test_what_comes_next_is_gathered_while_nothing_could_begin(queued: bool, count: int, gathers: int) -> None:
+    """Records of an object that is busy come a few at once, and no record of anything that could begin waits for it."""
+    worker = Worker()
+    broker, intake, clock = Stocked("a", count), Beginning(worker), Napping()
+    intake.queued = queued
+    task = asyncio.create_task(source(worker, broker, intake, clock=clock).run())
+    await wait_until(lambda: len(intake.taken) == count and len(broker.asked) > -(-count // ROOM))
+    assert clock.naps.count(GATHER_MS / 1000) == gathers
+    await worker.turns.end([task], patience_s=5)
+    await asyncio.wait([task])
 
 
 async def test_patience_with_a_batch_ends() -> None:
