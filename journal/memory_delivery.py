@@ -19,12 +19,12 @@ from perdure.schemas.entries import (
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIVED_MAX, WAITERS_MAX
 
-from .memory_ending import finish, purge
+from .memory_ending import finish, may_have_called, purge
 from .memory_objects import enter
 from .memory_slot import Record, Slot
 from .positions import command_at
-from .store import Admission, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
-from .transitions import RETENTION_MS
+from .store import Admission, CascadeDue, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
+from .transitions import RETENTION_MS, hastened
 
 
 def joinable(names: list[str], name: str) -> bool:
@@ -134,8 +134,10 @@ def wake(
             return Delivery("delivered", [])
 
 
-def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output, now_ms: int) -> Concluded:
-    """Write an outcome that no handler returned."""
+def end(
+    slot: Slot, invocation_id: InvocationId, record: Record, output: Output, now_ms: int, *, holds: bool = False
+) -> Concluded:
+    """Write an outcome that no handler returned; see `finish`."""
     slot.write(invocation_id, record, output)
     record.seq = record.seq or 0
     return finish(
@@ -146,6 +148,7 @@ def end(slot: Slot, invocation_id: InvocationId, record: Record, output: Output,
         now_ms=now_ms,
         retention_ms=RETENTION_MS if record.retention_ms is None else record.retention_ms,
         journal_retention_ms=RETENTION_MS if record.journal_retention_ms is None else record.journal_retention_ms,
+        holds=holds,
     )
 
 
@@ -168,18 +171,22 @@ def kill(slot: Slot, invocation_id: InvocationId, output: Output, *, now_ms: int
     record = slot.records.get(invocation_id)
     if record is None:
         return Delivery("unknown")
+    cascade = CascadeDue(invocation_id)
     if record.status == "completed":
-        return Delivery("unchanged", status=record.status)
+        left = (cascade,) if hastened(cascade) in slot.due.scores else ()
+        return Delivery("unchanged", left, record.status)
+    holds = record.mode == "exclusive" and may_have_called(slot, invocation_id)
     worker = record.worker if record.status == "running" else ""
     # A new token keeps out an attempt that still runs.
     record.token = record.worker = ""
     # Its callees are killed by who sweeps this, and until then it is kept.
     record.outgoing = (record.outgoing or 0) + 1
-    slot.due.put(f"cascade:{invocation_id}", 0)
-    concluded = end(slot, invocation_id, record, output, now_ms)
+    slot.due.put(hastened(cascade), 0)
+    concluded = end(slot, invocation_id, record, output, now_ms, holds=holds)
     if worker:
         slot.publish(hints + worker, invocation_id.encode())
-    return _ended(invocation_id, output, concluded)
+    ended = _ended(invocation_id, output, concluded)
+    return ended._replace(due=[*ended.due, cascade])
 
 
 def pause(

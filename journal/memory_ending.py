@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.schemas.codec import encode
-from perdure.schemas.entries import Output
+from perdure.schemas.commands import Call
+from perdure.schemas.entries import Completion, Output
 from perdure.schemas.ids import InvocationId
 
 from .memory_objects import release
 from .memory_slot import KEPT_WITHOUT_END_MS, REPLY_LEASE_MS, Record, Slot
-from .store import Concluded
+from .store import Concluded, ResumeDue
 
 
 def finish(
@@ -22,6 +23,7 @@ def finish(
     now_ms: int,
     retention_ms: int,
     journal_retention_ms: int,
+    holds: bool = False,
 ) -> Concluded:
     """Record the outcome, whose entry is written already; tell those who wait, hand the object on.
 
@@ -33,6 +35,7 @@ def finish(
         now_ms: The store's time.
         retention_ms: How long the outcome is kept after the last acknowledgement.
         journal_retention_ms: How long the journal is.
+        holds: It keeps its object, until its callees are killed.
     """
     body = encode(output)[1]
     record.output, record.output_body, record.completed_at_ms = output, body, now_ms
@@ -54,25 +57,27 @@ def finish(
         )
     for channel in record.waiters:
         slot.tell_outcome(channel, invocation_id, body)
-    following = release(slot, record.object, invocation_id, now_ms) if record.mode == "exclusive" else None
+    releases = record.mode == "exclusive" and not holds
+    following = release(slot, record.object, invocation_id, now_ms) if releases else None
     return Concluded(list(record.reply_to), record.told, following, record.length)
 
 
 def acknowledge(
     slot: Slot, invocation_id: InvocationId, *, reply: bool, sent: Sequence[int], cascade: bool, now_ms: int
-) -> None:
+) -> ResumeDue | None:
     """See `Store.acknowledge`."""
-    left = [f"send:{invocation_id}:{position}" for position in sent]
-    left += [f"cascade:{invocation_id}"] if cascade else []
-    done = sum(slot.due.drop(member) for member in left)
+    killed = cascade and slot.due.drop(f"cascade:{invocation_id}")
+    done = sum(slot.due.drop(f"send:{invocation_id}:{position}") for position in sent) + killed
     told = slot.due.drop(f"reply:{invocation_id}") if reply else 0
     record = slot.records.get(invocation_id)
     if record is None or done + told == 0:
-        return
+        return None
     if done:
         record.outgoing = (record.outgoing or 0) - done
+    releases = killed and record.mode == "exclusive"
+    following = release(slot, record.object, invocation_id, now_ms) if releases else None
     if record.status != "completed" or record.retention_ms is None or owes(slot, invocation_id, record):
-        return
+        return following
     assert record.journal_retention_ms is not None, "the two are written together"
     _retain(
         slot,
@@ -82,6 +87,26 @@ def acknowledge(
         retention_ms=record.retention_ms,
         journal_retention_ms=record.journal_retention_ms,
     )
+    return following
+
+
+LOOKED_AT_MAX = 1_000
+"""Entries at the end of the journal of what is killed: whether a call has no answer is not looked for further back."""
+
+
+def may_have_called(slot: Slot, invocation_id: InvocationId) -> bool:
+    """Whether a call may be without an answer."""
+    answered: set[int] = set()
+    last = slot.journals[invocation_id][-LOOKED_AT_MAX:]
+    for row in reversed(last):
+        match row.entry:
+            case Completion(index):
+                answered.add(index)
+            case Call(index) if index not in answered:
+                return True
+            case _:
+                pass
+    return len(last) == LOOKED_AT_MAX
 
 
 def owes(slot: Slot, invocation_id: InvocationId, record: Record) -> bool:

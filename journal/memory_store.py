@@ -35,6 +35,7 @@ from .store import (
     Full,
     Lease,
     Queued,
+    ResumeDue,
     Scheduled,
     Swept,
 )
@@ -174,7 +175,7 @@ class MemoryStore(MemoryOutside, MemoryReads):
         sent: Sequence[int] = (),
         cascade: bool = False,
         as_of: int | None = None,
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[ResumeDue | None]:
         """See `Store.acknowledge`."""
         slot, now_ms = self._at(invocation_id)
         return settled(lambda: acknowledge(slot, invocation_id, reply=reply, sent=sent, cascade=cascade, now_ms=now_ms))

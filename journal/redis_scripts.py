@@ -11,7 +11,7 @@ from .keys import InvocationKeys, Keys
 from .link import Argument
 from .lua import script
 from .transitions import RETENTION_MS, Admission, Restart
-from .wire import Wire, same
+from .wire import Wire
 
 T = TypeVar("T")
 
@@ -103,10 +103,10 @@ class RedisScripts:
         return self._wires[keys.slot].call((*self._head(name, keys), *arguments), convert)
 
     def _script_once(
-        self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...]
-    ) -> asyncio.Future[object | None]:
+        self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
+    ) -> asyncio.Future[T | None]:
         """As `_script`; not carried out where the connection is lost before."""
-        return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), same)
+        return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), convert)
 
     def _head(self, name: str, keys: InvocationKeys) -> tuple[Argument, ...]:
         return (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)

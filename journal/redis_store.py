@@ -30,8 +30,8 @@ from .redis_scripts import (
     all_of,
     kept_for,
 )
-from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
-from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
+from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_resume, as_swept, positioned
+from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, ResumeDue, Swept
 from .wire import same
 
 logger = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ class RedisStore(RedisOutside, RedisReads):
         sent: Sequence[int] = (),
         cascade: bool = False,
         as_of: int | None = None,
-    ) -> None:
+    ) -> ResumeDue | None:
         """See `Store.acknowledge`."""
         keys = self._keys.of(invocation_id)
         members = [f"send:{invocation_id}:{position}" for position in sent]
@@ -298,9 +298,10 @@ class RedisStore(RedisOutside, RedisReads):
             members.append(f"cascade:{invocation_id}")
         arguments: tuple[Argument, ...] = (invocation_id, self._keys.prefix(keys.slot), *members)
         if as_of is None:
-            await self._script("acknowledge", keys, arguments, same)
-        elif as_of == self.losses:
-            await self._script_once("acknowledge", keys, arguments)
+            return await self._script("acknowledge", keys, arguments, as_resume)
+        if as_of != self.losses:
+            return None
+        return await self._script_once("acknowledge", keys, arguments, as_resume)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Sequence[int | None]:
         """See `Store.renew`."""

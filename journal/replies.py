@@ -148,7 +148,8 @@ def _callers(text: bytes | None) -> list[Caller]:
     return [caller_of(part) for part in (text or b"").decode().split()]
 
 
-def _resume(row: Sequence[bytes] | None) -> ResumeDue | None:
+def as_resume(row: Sequence[bytes] | None) -> ResumeDue | None:
+    """Who is ready, as scripts tell it: `{id, epoch, service}`, or nobody."""
     if row is None:
         return None
     invocation_id, epoch, service = row
@@ -158,7 +159,7 @@ def _resume(row: Sequence[bytes] | None) -> ResumeDue | None:
 def as_concluded(reply: Sequence[Any], worker: str = "", token: str = "") -> Concluded:
     """The answer of `complete`; `worker` claimed the next one with `token`, if it was claimed."""
     topics, callers, row, length = reply[:4]
-    following, claim = _resume(row), None
+    following, claim = as_resume(row), None
     if following is not None and len(reply) > 4 and reply[4]:
         lease = Lease(following.invocation_id, reply[4][0], token, worker)
         try:
@@ -174,7 +175,8 @@ def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
     """The answer of `deliver` and of `control`."""
     result = reply[0].decode()
     if result in ("unchanged", "no-awakeable"):
-        return Delivery(result, status=reply[1].decode())
+        left = (CascadeDue(invocation_id),) if reply[2:] == [1] else ()
+        return Delivery(result, left, reply[1].decode())
     if result not in ("delivered", "done"):
         return Delivery(result)
     due: list[Due] = []
@@ -183,12 +185,15 @@ def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
             due.append(ResumeDue(invocation_id, int(epoch), service.decode()))
         case [b"hint", worker]:
             due.append(HintDue(worker.decode(), invocation_id))
-        case [b"ended", topics, callers, output]:
+        case [b"ended" | b"killed", topics, callers, output]:
             due.append(ReplyDue(invocation_id, topics.decode().split(), outcome_of(output), _callers(callers)))
         case _:
             pass
-    following = _resume(reply[2])
-    return Delivery("delivered", [*due, following] if following else due)
+    if following := as_resume(reply[2]):
+        due.append(following)
+    if reply[1] and reply[1][0] == b"killed":
+        due.append(CascadeDue(invocation_id))
+    return Delivery("delivered", due)
 
 
 def as_due(actions: Any) -> list[Due]:

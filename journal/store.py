@@ -226,14 +226,14 @@ class Store(Protocol):
         sent: Sequence[int] = (),
         cascade: bool = False,
         as_of: int | None = None,
-    ) -> Awaitable[None]:
-        """What a completed invocation owes, or what any one sent, has reached where it had to.
+    ) -> Awaitable[ResumeDue | None]:
+        """What a completed one owes, or any one sent, has reached where it had to; who has its object now, ready.
 
         Args:
             invocation_id: Whose.
             reply: Its outcome was produced to all topics, and told to all callers.
             sent: Positions of `OUTGOING` entries.
-            cascade: All its callees are killed.
+            cascade: All its callees are killed, and theirs: an object that it kept until then goes to the next.
             as_of: `losses` before the store was told what this is about, if it was: where that has grown since, or
                 grows before this is written, nothing is acknowledged. A failover may have lost what it is about.
         """
@@ -271,7 +271,10 @@ class Store(Protocol):
         """
 
     def kill(self, invocation_id: InvocationId, output: Output) -> Awaitable[Delivery]:
-        """Record this failure as the outcome, whatever the handler does; its object goes to the next."""
+        """Record this failure as the outcome, whatever the handler does; its callees are killed next (`CascadeDue`).
+
+        Its object goes to the next; where a call has no answer, when those are killed. One may stand in its queue.
+        """
 
     def pause(self, invocation_id: InvocationId, *, at_ms: int, reason: str) -> Awaitable[Delivery]:
         """Have it wait for an operator: at once, or, where it runs, when its steps have ended."""
@@ -280,10 +283,7 @@ class Store(Protocol):
         """Let a paused one go on; consecutive failures count from 0 again."""
 
     def purge(self, invocation_id: InvocationId) -> Awaitable[Delivery]:
-        """Forget a completed one, with its journal; of a workflow's run its state and promises, too.
-
-        `unchanged` also where somebody has not been told yet what it owes.
-        """
+        """Forget a completed one that owes nothing, and its journal; of a workflow's run also state and promises."""
 
     def restart(self, restart: Restart) -> Awaitable[Delivery]:
         """Admit an invocation with a journal that has begun; ready, or pending behind its object.
@@ -294,8 +294,7 @@ class Store(Protocol):
     def hasten(self, due: Sequence[Due]) -> Awaitable[None]:
         """Have a worker do at once what a process left to be done that has no part in it, such as a client.
 
-        The worker that was seen last is hinted; the next sweep of any other does it, too. What was done meanwhile stays
-        done.
+        The worker that was seen last is hinted; the next sweep of any other does it, too. What is done stays done.
         """
 
     def peek_promise(self, target: str, name: str) -> Awaitable[Promise | None]:

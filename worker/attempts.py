@@ -170,7 +170,7 @@ class Attempts:
             attempt.fetch()
         return attempt is not None
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[object]) -> None:
         """Do something small on the side, in the group of the attempts."""
 
         async def quietly() -> None:

@@ -100,12 +100,22 @@ class Cancelling:
         found = await self._invoked(origin, callee, before, within_ms)
         if found is None:
             return False
-        position, entry = found
+        await self.forestall(origin, *found)
+        return await self.cancel(callee, once=once)
+
+    async def forestall(self, origin: InvocationId, position: int, entry: Call | Send) -> None:
+        """Admit what is on its way as one that begins in a day, for the caller of this to end it before.
+
+        Args:
+            origin: Who has invoked it.
+            position: Where that stands in its journal.
+            entry: What does.
+        """
         now_ms = self._clock.now_ms()
-        # As one that begins later, which a cancellation ends. Who dies in between leaves nothing that runs: the
-        # cancellation is in `due`, and is brought again.
+        # As one that begins later, which a cancellation or a kill ends. Who dies in between leaves nothing that runs:
+        # what he did is in `due`, and is done again.
         admission = Admission(
-            callee,
+            entry.invocation_id,
             entry.service,
             entry.handler,
             entry.key,
@@ -119,7 +129,6 @@ class Cancelling:
             retention_ms=FORESTALLED_MS,
         )
         await self._store.admit(admission, lease_ms=0)
-        return await self.cancel(callee, once=once)
 
     async def _invoked(
         self, origin: InvocationId, callee: InvocationId, before: int | None, within_ms: float

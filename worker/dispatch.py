@@ -29,7 +29,6 @@ from perdure.schemas.entries import (
     Entry,
     Failure,
     Outcome,
-    Output,
     Signalled,
 )
 from perdure.schemas.errors import DecodeError, GapError
@@ -41,6 +40,7 @@ from .application import Application
 from .broker import Outgoing
 from .cancelling import UNKNOWN, Cancelling
 from .clock import Clock
+from .killing import Killing
 from .outbox import Outbox
 from .refusals import refusal
 from .sealing import Sealer
@@ -87,7 +87,7 @@ class Dispatcher:
         room: Callable[[], bool],
         start: Callable[[Claim], None],
         on_due: Callable[[Sequence[Due]], None],
-        spawn: Callable[[Awaitable[None]], None],
+        spawn: Callable[[Awaitable[object]], None],
     ) -> None:
         self._application = application
         self._namespace = namespace
@@ -103,6 +103,7 @@ class Dispatcher:
         self._on_due = on_due
         self._spawn = spawn
         self._cancelling = Cancelling(store, clock=clock, worker=worker, on_due=on_due)
+        self._killing = Killing(store, clock=clock, cancelling=self._cancelling, sealed=self._sealed, on_due=on_due)
         self._expected: dict[str, Lease] = {}
         self._sent: defaultdict[tuple[InvocationId, int | None], list[int]] = defaultdict(list)
         self._acknowledging = False
@@ -150,19 +151,8 @@ class Dispatcher:
         return delivery.result != "gap"
 
     async def kill_callees(self, origin: InvocationId) -> None:
-        """Kill everything that a killed invocation called and that has not answered; again later what is not known."""
-        as_of = self._store.losses
-        entries = await self._store.read_journal(origin)
-        answered = {row.entry.command_index for row in entries if isinstance(row.entry, Completion)}
-        on_their_way = False
-        for row in entries:
-            if isinstance(row.entry, Call) and row.entry.command_index not in answered:
-                killed = Output(self._clock.now_ms(), self._sealed(Failure(409, "killed with its caller")))
-                delivery = await self._store.kill(row.entry.invocation_id, killed)
-                self._on_due(delivery.due)
-                on_their_way |= delivery.result == UNKNOWN and self._cancelling.recent(row.entry.at_ms)
-        if not on_their_way:
-            await self._store.acknowledge(origin, cascade=True, as_of=as_of)
+        """See `Killing.kill_callees`."""
+        await self._killing.kill_callees(origin)
 
     def _sealed(self, failure: Failure) -> Outcome:
         codec = self._application.payload_codec

@@ -42,7 +42,7 @@ class Replies:
         tell: Callable[[Sequence[Caller], Outcome], Awaitable[bool]],
         letter: Callable[[InvocationId, Failure], Awaitable[Outgoing | None]],
         durable: Callable[[], Awaitable[None]] | None,
-        spawn: Callable[[Awaitable[None]], None],
+        spawn: Callable[[Awaitable[object]], None],
     ) -> None:
         self._store = store
         self._outbox = outbox

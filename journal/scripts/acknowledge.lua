@@ -1,23 +1,27 @@
 -- include prelude
+-- include objects
 -- What an invocation owed has reached where it had to: its reply, its callers, what it sent. With the last one of a completed
--- invocation its retention begins.
+-- invocation its retention begins, and one that was killed gives up its object when its callees are killed.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] slot prefix, then members of due
--- Returns how many were not acknowledged before
-local id, sent, gone = ARGV[1], 0, 0
+-- Returns the next of the object, as {id, epoch, service}, or false
+local id, sent, gone, killed = ARGV[1], 0, 0, false
 for i = 3, #ARGV do
   if redis.call('ZREM', KEYS[3], ARGV[i]) == 1 then
     gone = gone + 1
     if string.sub(ARGV[i], 1, 6) ~= 'reply:' then sent = sent + 1 end
+    if string.sub(ARGV[i], 1, 8) == 'cascade:' then killed = true end
   end
 end
-if gone == 0 then return 0 end
+if gone == 0 then return false end
 local left = 0
 if sent > 0 then
-  if redis.call('EXISTS', KEYS[1]) == 0 then return gone end
+  if redis.call('EXISTS', KEYS[1]) == 0 then return false end
   left = redis.call('HINCRBY', KEYS[1], 'outgoing', -sent)
 end
 local h = redis.call('HMGET', KEYS[1], 'status', 'retention', 'journal_retention', 'outgoing', 'mode', 'service', 'key')
+local following = false
+if killed and h[5] == 'exclusive' then following = release(ARGV[2], h[6] .. '/' .. h[7], id, now_ms()) end
 if h[1] == 'completed' and h[2] and tonumber(h[4] or '0') <= 0 and not redis.call('ZSCORE', KEYS[3], 'reply:' .. id) then
   redis.call('PEXPIRE', KEYS[1], h[2])
   redis.call('PEXPIRE', KEYS[2], h[3])
@@ -27,4 +31,4 @@ if h[1] == 'completed' and h[2] and tonumber(h[4] or '0') <= 0 and not redis.cal
   end
   redis.call('ZADD', KEYS[4] .. 'completed', whole(now_ms() + h[2]), id)
 end
-return gone
+return following

@@ -1,7 +1,8 @@
 -- Included after `prelude` and `objects`: the one end of every invocation.
 -- `h` has the hash's 'status', 'waiters', 'reply_to', 'callers', 'outgoing', 'mode', 'service', 'key', in this order.
--- The journal has its last entries already. Returns {reply topics, callers, next of the object or false, length}
-local function finish(keys, slot, id, h, output, length, seq, now, retention, journal_retention, reply_lease)
+-- The journal has its last entries already. With `holds` it keeps its object, until its callees are killed.
+-- Returns {reply topics, callers, next of the object or false, length}
+local function finish(keys, slot, id, h, output, length, seq, now, retention, journal_retention, reply_lease, holds)
   local reply_to, callers = h[3] or '', h[4] or ''
   redis.call('HSET', keys[1], 'status', 'completed', 'output', output, 'completed_at', whole(now), 'length', length, 'seq', seq)
   redis.call('ZREM', keys[3], 'lease:' .. id, 'ready:' .. id)
@@ -27,6 +28,6 @@ local function finish(keys, slot, id, h, output, length, seq, now, retention, jo
     for channel in string.gmatch(h[2], '%S+') do redis.call('PUBLISH', channel, outcome) end
   end
   local following = false
-  if h[6] == 'exclusive' then following = release(slot, h[7] .. '/' .. h[8], id, now) end
+  if h[6] == 'exclusive' and not holds then following = release(slot, h[7] .. '/' .. h[8], id, now) end
   return {reply_to, callers, following, length}
 end

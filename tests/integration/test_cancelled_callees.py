@@ -1,4 +1,4 @@
-"""What a cancelled caller called and what has not begun: it never begins once the caller has ended."""
+"""What a cancelled or killed caller called and what has not begun: it never begins once the caller has ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from perdure.schemas.commands import Call
 from perdure.schemas.errors import TerminalError
 from perdure.worker.application import Application, app
 from perdure.worker.client import Client
+from perdure.worker.client_controls import Action
 from perdure.worker.context import Context
 from perdure.worker.object_context import ObjectContext
 from perdure.worker.service import Service
@@ -49,7 +50,11 @@ async def callee_of(client: Client, caller: str) -> str:
     return calls[0].invocation_id if calls else ""
 
 
-async def test_a_callee_that_waits_for_its_cancelled_caller_never_begins(deployment: Deployment) -> None:
+ENDS: dict[Action, str] = {"cancel": "cancelled", "kill": "killed"}
+
+
+@pytest.mark.parametrize("action", ENDS)
+async def test_a_callee_that_waits_for_its_ended_caller_never_begins(deployment: Deployment, action: Action) -> None:
     """The caller's end frees the object that they share: it goes to who came behind them."""
     world = Deadlock()
     async with (
@@ -61,12 +66,12 @@ async def test_a_callee_that_waits_for_its_cancelled_caller_never_begins(deploym
         await wait_until(lambda: pending(client), description="the callee waits for its caller")
         callee = await callee_of(client, handle.invocation_id)
         behind = await client.send(world.after, key="k")
-        await handle.cancel()
-        with pytest.raises(TerminalError, match="cancelled"):
+        await client.control(action, handle.invocation_id)
+        with pytest.raises(TerminalError, match=ENDS[action]):
             await handle.result(timeout=PATIENCE)
         await behind.result(timeout=PATIENCE)
         assert world.begun == {"after": 1}
-        with pytest.raises(TerminalError, match="cancelled"):
+        with pytest.raises(TerminalError, match=ENDS[action]):
             await client.result(callee, timeout=PATIENCE)
 
 
@@ -76,8 +81,9 @@ async def pending(client: Client) -> bool:
     return any(view.status == "pending" for view in page.invocations)
 
 
-async def test_a_callee_whose_record_still_waits_in_kafka_never_begins(deployment: Deployment) -> None:
-    """It is known as cancelled before its caller has ended; its record finds it so, whenever it is read."""
+@pytest.mark.parametrize("action", ENDS)
+async def test_a_callee_whose_record_still_waits_in_kafka_never_begins(deployment: Deployment, action: Action) -> None:
+    """It is known as ended without a record; its record finds it so, whenever it is read."""
     begun: Counter[str] = Counter()
     near, far = Service("Near", inactivity_timeout=timedelta()), Service("Far")
 
@@ -102,10 +108,11 @@ async def test_a_callee_whose_record_still_waits_in_kafka_never_begins(deploymen
         handle = await client.send("Near/calls")
         await reach(handle, "suspended")
         callee = await callee_of(client, handle.invocation_id)
-        await handle.cancel()
-        with pytest.raises(TerminalError, match="cancelled"):
+        await client.control(action, handle.invocation_id)
+        with pytest.raises(TerminalError, match=ENDS[action]):
             await handle.result(timeout=PATIENCE)
-        with pytest.raises(TerminalError, match="cancelled"):
+        await reach(client.attach(callee), "completed")
+        with pytest.raises(TerminalError, match=ENDS[action]):
             await client.result(callee, timeout=PATIENCE)
         async with deployment.worker(app([far])):
             for _ in range(4):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perdure.journal.store import Caller, CascadeDue, Delivery, HintDue, Lease, ReplyDue, ResumeDue
+from perdure.journal.store import Caller, CascadeDue, Delivery, Due, HintDue, Lease, ReplyDue, ResumeDue
 from perdure.schemas.commands import SetState
 from perdure.schemas.entries import Failure, Output, PauseAsked, Paused, Resumed, Success
 from perdure.schemas.errors import FencedError
@@ -38,7 +38,8 @@ async def test_killing_records_the_outcome_and_keeps_the_attempt_out(bench: Benc
     lease = await admitted(bench, waiter=waiter, reply_to="replies", caller=str(waiting))
     await bench.store.append(lease, [sleep(0, MINUTE_MS)], after=1, seq=1, progress=True)
     answer = await bench.store.kill(lease.invocation_id, KILLED)
-    assert answer == Delivery("delivered", [ReplyDue(lease.invocation_id, ["replies"], KILLED.outcome, [waiting])])
+    reply = ReplyDue(lease.invocation_id, ["replies"], KILLED.outcome, [waiting])
+    assert answer == Delivery("delivered", [reply, CascadeDue(lease.invocation_id)])
     assert [channel for channel, _ in await bench.messages()] == [waiter, bench.keys.hints("w1")]
     assert (await fields_of(bench, lease.invocation_id))["status"] == "completed"
     assert (await entries_of(bench, lease.invocation_id))[-1] == KILLED
@@ -48,7 +49,8 @@ async def test_killing_records_the_outcome_and_keeps_the_attempt_out(bench: Benc
         await completed(bench, lease, after=3, seq=2)
     assert await bench.store.renew([lease], lease_ms=LEASE_MS) == [None]
     before = await bench.dump()
-    assert await bench.store.kill(lease.invocation_id, KILLED) == Delivery("unchanged", status="completed")
+    again = Delivery("unchanged", (CascadeDue(lease.invocation_id),), "completed")
+    assert await bench.store.kill(lease.invocation_id, KILLED) == again
     assert await bench.dump() == before
 
 
@@ -63,6 +65,7 @@ async def test_killing_goes_on_to_its_callees(bench: Bench) -> None:
     assert (await bench.dump())["kept"] == set()
     for _ in range(2):
         await bench.store.acknowledge(lease.invocation_id, cascade=True)
+        assert await bench.store.kill(lease.invocation_id, KILLED) == Delivery("unchanged", status="completed")
     await bench.pass_ms(61 * MINUTE_MS)
     await sweep_all(bench)
     assert await bench.dump() == {"kept": set()}
@@ -76,10 +79,11 @@ async def test_killing_the_holder_of_an_object_lets_the_next_one_in(bench: Bench
         await bench.store.admit(asked, lease_ms=LEASE_MS)
     second, third = (asked.invocation_id for asked in waiting)
     reply = ReplyDue(second, [], KILLED.outcome, [])
-    assert await bench.store.kill(second, KILLED) == Delivery("delivered", [reply])
+    assert await bench.store.kill(second, KILLED) == Delivery("delivered", [reply, CascadeDue(second)])
     reply = ReplyDue(first.invocation_id, [], KILLED.outcome, [])
     following = ResumeDue(third, 0, "Greeter")
-    assert await bench.store.kill(first.invocation_id, KILLED) == Delivery("delivered", [reply, following])
+    due: list[Due] = [reply, following, CascadeDue(first.invocation_id)]
+    assert await bench.store.kill(first.invocation_id, KILLED) == Delivery("delivered", due)
 
 
 @pytest.mark.parametrize("status", ["scheduled", "suspended", "backing-off", "paused", "ready"])

@@ -71,12 +71,12 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._memory, name)
 
-    async def acknowledge(self, invocation_id: InvocationId, *, as_of: int | None = None, **what: Any) -> None:
+    async def acknowledge(self, invocation_id: InvocationId, *, as_of: int | None = None, **what: Any) -> Any:
         """See `Store.acknowledge`."""
         if as_of not in (None, self.losses):
-            return
+            return None
         self.acknowledged.append((invocation_id, list(what.get("sent", ()))))
-        await self._memory.acknowledge(invocation_id, **what)
+        return await self._memory.acknowledge(invocation_id, **what)
 
     async def admit(self, admission: Any, *, lease_ms: int) -> Any:
         """See `Store.admit`."""
@@ -140,7 +140,7 @@ class Scene:
             spawn=self.spawn,
         )
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[object]) -> None:
         """Run it on the side."""
 
         async def running() -> None:

@@ -99,7 +99,7 @@ class Ensemble(Stage):
         assert self.dispatcher is not None, "cast(...) comes first"
         return self.dispatcher
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[object]) -> None:
         """Do something on the side."""
 
         async def working() -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from perdure.journal.store import (
     Admission,
     Caller,
-    CascadeDue,
     Duplicate,
     HintDue,
-    Lease,
     ReplyDue,
 )
 from perdure.schemas.commands import Attach, Awakeable, CancelOther, PromiseWait, Resolve
@@ -24,7 +22,6 @@ from perdure.schemas.entries import (
     Failure,
     Input,
     Outcome,
-    Output,
     Signalled,
 )
 from perdure.schemas.ids import InvocationId, id_of_workflow
@@ -326,75 +323,3 @@ async def test_a_caller_whose_journal_lost_the_call_is_told_again(scene: Scene) 
     await scene.write(origin, scene.call(origin))
     assert await scene.dispatcher.tell(callers, ONE) is True
     assert await scene.answers(origin) == [(0, ONE)]
-
-
-async def killed(scene: Scene, *entries: Entry, origin: Lease | None = None) -> Lease:
-    """An invocation that was killed after it had written that."""
-    lease = origin or await scene.admitted()
-    position = await scene.write(lease, *entries)
-    await scene.memory.acknowledge(lease.invocation_id, sent=range(position, position + len(entries)))
-    await scene.memory.kill(lease.invocation_id, Output(1, Failure(409, "killed")))
-    return lease
-
-
-async def cascades(scene: Scene) -> Sequence[CascadeDue]:
-    """What a sweep says of killed invocations."""
-    scene.clock.skip(20_000)
-    swept = [item for slot in range(4) for item in (await scene.memory.sweep(slot)).due]
-    return [item for item in swept if isinstance(item, CascadeDue)]
-
-
-async def test_callees_of_what_was_killed_are_killed(scene: Scene) -> None:
-    """Those that have not answered, and no sent ones; then the cascade is done."""
-    origin, unanswered, answered, sent = [await scene.admitted() for _ in range(4)]
-    await killed(
-        scene,
-        scene.call(origin, 0, invocation_id=unanswered.invocation_id),
-        scene.call(origin, 1, invocation_id=answered.invocation_id),
-        scene.sending(origin, 2, invocation_id=sent.invocation_id),
-        Completion(1, 1, ONE),
-        origin=origin,
-    )
-    assert await cascades(scene) == [CascadeDue(origin.invocation_id)]
-    await scene.dispatcher.kill_callees(origin.invocation_id)
-    statuses = [(await scene.fields(lease.invocation_id))["status"] for lease in (unanswered, answered, sent)]
-    assert statuses == ["completed", "running", "running"]
-    output = (await scene.entries(unanswered.invocation_id))[-1]
-    assert isinstance(output, Output)
-    assert output.outcome == Failure(409, "killed with its caller")
-    assert any(isinstance(item, ReplyDue) and item.invocation_id == unanswered.invocation_id for item in scene.due)
-    assert [item.invocation_id for item in await cascades(scene)] == [unanswered.invocation_id]
-    assert await scene.owed(origin) == 0
-
-
-async def test_callees_that_have_ended_end_the_cascade(scene: Scene) -> None:
-    """There is nothing left to kill, although the answer had not arrived."""
-    origin, done = await scene.admitted(), await scene.admitted()
-    await scene.complete(done, ONE)
-    await killed(scene, scene.call(origin, 0, invocation_id=done.invocation_id), origin=origin)
-    await scene.dispatcher.kill_callees(origin.invocation_id)
-    assert await cascades(scene) == []
-
-
-async def test_a_callee_that_is_not_known_yet_is_killed_when_it_is(scene: Scene) -> None:
-    """Its record may wait in Kafka: the cascade stays in `due`, and the others are killed at once."""
-    origin, other = await scene.admitted(), await scene.admitted()
-    late = scene.call(origin, 0)
-    await killed(scene, late, scene.call(origin, 1, invocation_id=other.invocation_id), origin=origin)
-    await scene.dispatcher.kill_callees(origin.invocation_id)
-    assert (await scene.fields(other.invocation_id))["status"] == "completed"
-    assert CascadeDue(origin.invocation_id) in await cascades(scene)
-    await scene.admitted(invocation_id=late.invocation_id)
-    await scene.dispatcher.kill_callees(origin.invocation_id)
-    assert (await scene.fields(late.invocation_id))["status"] == "completed"
-    assert CascadeDue(origin.invocation_id) not in await cascades(scene)
-
-
-async def test_a_callee_that_never_comes_to_be_known_ends_the_cascade(scene: Scene) -> None:
-    """`UNKNOWN_MS_MAX` after the call it is taken for gone, or what was killed would be kept for ever."""
-    origin = await scene.admitted()
-    await killed(scene, scene.call(origin, 0), origin=origin)
-    scene.clock.skip(UNKNOWN_MS_MAX + 1)
-    await scene.dispatcher.kill_callees(origin.invocation_id)
-    assert await cascades(scene) == []
-    assert await scene.owed(origin) == 0

@@ -74,7 +74,7 @@ class Scene:
         if error := self.vouching.pop(0):
             raise error
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[object]) -> None:
         async def quietly() -> None:
             try:
                 await work
