@@ -1,36 +1,27 @@
 """The application under chaos: plans of steps, accounts that add up, couriers that call both and wait for a person.
 
+Beside them: desks whose visitors are signalled, cancelled, killed and paused (`visits`), workflows (`flow`), and what a
+subscription brings (`feed`).
+
 Steps leave their lines as those of `tests.process.application`, whose service it has, too. Every outcome names the
 executions that its handler saw.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import itertools
-import os
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
-from perdure import Context, InvocationRetryPolicy, ObjectContext, Service, VirtualObject, app
-from perdure.worker.clock import SystemClock
+from perdure import Context, ObjectContext, Service, Subscription, VirtualObject, app
 from tests.process.application import Act, Plan, Report, perform, work
-from tests.process.effects import DIRECTORY_VARIABLE, Effect, Effects
 
-from .marks import Mark, Marks
+from .feed import FEED_GROUP, FEED_TOPIC, feed, take
+from .flow import flow
+from .steps import RETENTION, RETRY, ask, step
+from .visits import desk
 
 TARGET: Final = "tests.chaos.application:application"
-RETENTION_VARIABLE: Final = "PERDURE_TEST_RETENTION_S"
-
-RETRY = InvocationRetryPolicy(initial_interval=timedelta(milliseconds=50), max_interval=timedelta(seconds=2))
-
-_counter = itertools.count()
-_clock = SystemClock()
-_directory = Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent"))
-_effects, _marks = Effects(_directory), Marks(_directory)
 
 
 @dataclass(frozen=True)
@@ -95,21 +86,21 @@ courier = Service("Courier", invocation_retry_policy=RETRY)
 @account.handler()
 async def add(ctx: ObjectContext, order: Order) -> Receipt:
     """Count, add, and sometimes wait in between."""
-    seen = [await _step(ctx, "enter", order.ms)]
+    seen = [await step(ctx, "enter", order.ms)]
     place = (await ctx.get("count", type_hint=int) or 0) + 1
     ctx.set("count", place)
     if order.ms:
         await ctx.sleep(timedelta(milliseconds=order.ms))
     total = (await ctx.get("total", type_hint=int) or 0) + order.amount
     ctx.set("total", total)
-    seen.append(await _step(ctx, "leave", order.ms))
+    seen.append(await step(ctx, "leave", order.ms))
     return Receipt(order.tag, seen, place, total)
 
 
 @courier.handler()
 async def deliver(ctx: Context, parcel: Parcel) -> Report:
     """Call, send, call, and ask."""
-    seen = [await _step(ctx, "pack", parcel.ms)]
+    seen = [await step(ctx, "pack", parcel.ms)]
     called = await ctx.object_call(add, parcel.account, Order(f"{parcel.tag}/called", parcel.amount, parcel.ms))
     ctx.object_send(add, parcel.other, Order(f"{parcel.tag}/sent", parcel.amount))
     done = await ctx.service_call(perform, Plan(f"{parcel.tag}/planned", parcel.acts))
@@ -117,38 +108,16 @@ async def deliver(ctx: Context, parcel: Parcel) -> Report:
         raise ValueError(f"{parcel.tag} was answered {called} and {done}")
     if parcel.asks:
         name, answer = ctx.awakeable(type_hint=str)
-        seen.append(await ctx.run("ask", functools.partial(_ask, ctx, name)))
+        seen.append(await ask(ctx, name))
         if await answer != name:
             raise ValueError(f"{parcel.tag} was given another one's answer")
-    seen.append(await _step(ctx, "deliver", parcel.ms))
+    seen.append(await step(ctx, "deliver", parcel.ms))
     return Report(parcel.tag, seen)
 
 
-async def _step(ctx: Context, name: str, ms: int) -> str:
-    return await ctx.run(name, functools.partial(_work, ctx, name, ms))
-
-
-async def _work(ctx: Context, name: str, ms: int) -> str:
-    execution = _begin(ctx, name)
-    await asyncio.sleep(ms / 1000)
-    return execution
-
-
-async def _ask(ctx: Context, awakeable_id: str) -> str:
-    execution = _begin(ctx, "ask")
-    now_ms = int(_clock.monotonic_ms())
-    _marks.append(Mark("asked", os.getpid(), now_ms, now_ms, awakeable_id))
-    return execution
-
-
-def _begin(ctx: Context, name: str) -> str:
-    request = ctx.request()
-    execution = f"{name}/{request.attempt}/{os.getpid()}/{next(_counter)}"
-    key, now_ms = request.step_idempotency_key or "", int(_clock.monotonic_ms())
-    _effects.append(Effect(request.id, name, request.attempt, execution, key, os.getpid(), now_ms, fails=False))
-    return execution
-
-
-RETENTION = timedelta(seconds=float(os.environ.get(RETENTION_VARIABLE, "3600")))
-
-application = app([work, account, courier], journal_retention=RETENTION, idempotency_retention=RETENTION)
+application = app(
+    [work, account, courier, desk, flow, feed],
+    journal_retention=RETENTION,
+    idempotency_retention=RETENTION,
+    subscriptions=[Subscription(topic=FEED_TOPIC, handler=take, group=FEED_GROUP, ordering="key")],
+)

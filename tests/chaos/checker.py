@@ -6,35 +6,30 @@ and what was done to the system. The order of effects is that of their lines, wh
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
-from perdure.schemas.entries import Output, Run, Sleep, Success
-from tests.process.effects import Effect
-from tests.process.history import History, Story, violations
+from perdure.schemas.entries import Run, Sleep
+from tests.process.history import History, violations
 
+from .case import Case
 from .chronicle import Balance, Chronicle
-from .requests import Request
+from .request import CANCELLED, FED, KILLED, VISITS, Request
 from .schedule import Kind
+from .waiting_checks import compensated, fed, fed_stories, paused, settled, visited
 
 REACH_MS: Final = 6_000
 """How far from an event an execution may be that it explains. Before: the execution that it cut off may have begun
 then. After: a lease and a session have to end, and who wakes goes on until he is refused."""
-
-LOSS_MS: Final = 10_000
-"""How old a write may be that is lost: the barrier passes about once a second while anything is admitted, and the
-append-only file is synced once a second. Five times that is a loss that nothing allows."""
 
 _STALLS: Final = ("stalled", "blocked")
 
 
 def judge(chronicle: Chronicle) -> list[str]:
     """Everything that is wrong with a round, in sentences; empty where all guarantees held."""
-    case = _Case(chronicle)
+    case = Case(chronicle)
     checks: tuple[Iterable[str], ...] = (
         _each_by_itself(case),
         _told(case),
@@ -45,6 +40,12 @@ def judge(chronicle: Chronicle) -> list[str]:
         _explained(case),
         _waited(case),
         _delayed(case),
+        visited(case),
+        compensated(case),
+        paused(case),
+        settled(case),
+        fed(case),
+        fed_stories(case),
         (f"left behind: {what}" for what in chronicle.left),
         chronicle.ends,
         [f"{chronicle.dead_letters} records went to the dead letters"] * bool(chronicle.dead_letters),
@@ -54,80 +55,52 @@ def judge(chronicle: Chronicle) -> list[str]:
 
 def repeats(chronicle: Chronicle) -> int:
     """How many executions are not the one that a journal holds, failures on purpose aside."""
-    case = _Case(chronicle)
+    case = Case(chronicle)
     return sum(not effect.fails and effect.execution not in case.recorded for effect in chronicle.effects)
 
 
-class _Case:
-    """A chronicle, and what is looked up in it again and again."""
+def _each_by_itself(case: Case) -> Iterator[str]:
+    """One outcome for each record and for each call; positions, steps and their repeats, idempotency keys.
 
-    def __init__(self, chronicle: Chronicle) -> None:
-        self.chronicle = chronicle
-        self.outcomes = {story.tag: _outcome(story) for story in chronicle.stories}
-        self.ids = {story.tag: story.invocation_id for story in chronicle.stories}
-        for invocation_id, outcome in chronicle.shed.items():
-            self.outcomes[outcome["tag"]] = outcome
-            self.ids[outcome["tag"]] = invocation_id
-        self.tags = {invocation_id: tag for tag, invocation_id in self.ids.items()}
-        self.requests = {tag: request for request in chronicle.requests for tag in request.tags}
-        self.losses = [deed for deed in chronicle.deeds if deed.kind is Kind.REDIS_LOSS]
-        self.effects: dict[str, list[Effect]] = defaultdict(list)
-        for effect in chronicle.effects:
-            self.effects[effect.invocation_id].append(effect)
-
-    @cached_property
-    def recorded(self) -> set[str]:
-        """The executions that journals hold, or held as their outcomes tell."""
-        found = {value for story in self.chronicle.stories for value in _recorded(story)}
-        return found.union(*(outcome["executions"] for outcome in self.chronicle.shed.values()))
-
-    def lost_around(self, begin_ms: int, end_ms: int) -> bool:
-        """Whether something of that time may have been lost."""
-        return any(loss.begin_ms - LOSS_MS <= end_ms and begin_ms <= loss.end_ms for loss in self.losses)
-
-    def touched_by_loss(self, story: Story) -> bool:
-        """Whether Redis may have lost something of an invocation."""
-        times = [effect.at_ms for effect in self.effects[story.invocation_id]]
-        request = self.requests.get(story.tag)
-        if request is not None:
-            times.append(request.sent_ms)
-        return not times or self.lost_around(min(times), max(times))
-
-
-def _each_by_itself(case: _Case) -> Iterator[str]:
-    """One outcome for each record and for each call; positions, steps and their repeats, idempotency keys."""
+    Records of subscriptions have more than one try: `fed` judges them.
+    """
     chronicle = case.chronicle
-    acknowledged = [tag for request in chronicle.requests if request.acknowledged_ms for tag in request.tags]
+    requests = [request for request in chronicle.requests if request.kind != FED]
+    acknowledged = [tag for request in requests if request.acknowledged_ms for tag in request.tags]
+    ended = frozenset(request.tag for request in requests if request.kind in (CANCELLED, KILLED))
     clocks_true = not any(deed.kind is Kind.CLOCK for deed in chronicle.deeds)
-    touched = [story for story in chronicle.stories if case.touched_by_loss(story)]
+    apart = {story.invocation_id for story in chronicle.stories if case.kind_of(story) == FED} | chronicle.shed.keys()
+    stories = [story for story in chronicle.stories if story.invocation_id not in apart]
+    touched = [story for story in stories if case.touched_by_loss(story)]
     ids = {story.invocation_id for story in touched}
-    for stories, epochs_kept in ((touched, False), ([s for s in chronicle.stories if s not in touched], True)):
-        tags = {story.tag for story in stories}
+    for some, epochs_kept in ((touched, False), ([s for s in stories if s not in touched], True)):
+        tags = {story.tag for story in some}
         yield from violations(
             History(
                 [tag for tag in acknowledged if tag in tags],
-                stories,
+                some,
                 [
                     effect
                     for effect in chronicle.effects
-                    if (effect.invocation_id in ids) is not epochs_kept and effect.invocation_id not in chronicle.shed
+                    if (effect.invocation_id in ids) is not epochs_kept and effect.invocation_id not in apart
                 ],
                 epochs_kept=epochs_kept,
                 clocks_true=clocks_true,
+                ended=ended,
             )
         )
     for tag in acknowledged:
         if tag not in case.outcomes:
             yield f"{tag} was acknowledged by Kafka and Redis does not know it"
-    for request in chronicle.requests:
+    for request in requests:
         if not request.acknowledged_ms:
             yield f"{request.tag} was never acknowledged"
 
 
-def _told(case: _Case) -> Iterator[str]:
+def _told(case: Case) -> Iterator[str]:
     """Clients were told what is recorded; something else only before a loss."""
     for request in case.chronicle.requests:
-        if request.tag not in case.outcomes:
+        if request.tag not in case.outcomes or not request.awaited:
             continue
         outcome = case.outcomes[request.tag]
         if not request.outcome_ms:
@@ -136,7 +109,7 @@ def _told(case: _Case) -> Iterator[str]:
             yield f"{request.tag}: a client was told {request.outcome!r}, and {outcome!r} is recorded"
 
 
-def _kept(case: _Case) -> Iterator[str]:
+def _kept(case: Case) -> Iterator[str]:
     """What has completed stays so, but for a loss; its journal is kept, but where Redis is full."""
     for invocation_id, first_ms, again_ms in case.chronicle.again:
         if not case.lost_around(first_ms, first_ms):
@@ -146,7 +119,7 @@ def _kept(case: _Case) -> Iterator[str]:
         yield f"journals are gone before their retention has passed: {sorted(case.chronicle.shed)}"
 
 
-def _balances(case: _Case) -> Iterator[str]:
+def _balances(case: Case) -> Iterator[str]:
     """Each order is one addition, and no addition is lost or made twice."""
     for account, receipts in _receipts(case).items():
         before, after = case.chronicle.before.get(account, Balance()), case.chronicle.after.get(account, Balance())
@@ -162,7 +135,7 @@ def _balances(case: _Case) -> Iterator[str]:
             yield f"{account} holds {after} and not {Balance(before.additions + len(receipts), total)}"
 
 
-def _order(case: _Case) -> Iterator[str]:
+def _order(case: Case) -> Iterator[str]:
     """A client's orders to one account are done in the order in which Kafka has them.
 
     A topic that gets another partition has a key's later records somewhere else, once, from a moment on that only the
@@ -179,10 +152,11 @@ def _order(case: _Case) -> Iterator[str]:
             yield f"{account}: orders were done in the order {done}"
 
 
-def _alone(case: _Case) -> Iterator[str]:
-    """Between two recorded steps of one order nobody else has one on the same account."""
+def _alone(case: Case) -> Iterator[str]:
+    """Between two recorded steps of one order nobody else has one on the same account; likewise visits of a desk."""
     lines: dict[str, list[str]] = defaultdict(list)
     accounts = {tag: account for request in case.chronicle.requests for tag, (account, _) in request.orders.items()}
+    accounts |= {request.tag: request.key for request in case.chronicle.requests if request.kind in VISITS}
     for effect in case.chronicle.effects:
         tag = case.tags.get(effect.invocation_id, "")
         if tag in accounts and effect.execution in case.recorded:
@@ -194,7 +168,7 @@ def _alone(case: _Case) -> Iterator[str]:
                 yield f"{account}: others worked on it while {tag} held it"
 
 
-def _explained(case: _Case) -> Iterator[str]:
+def _explained(case: Case) -> Iterator[str]:
     """An execution that no journal holds was cut off or overtaken by something that was done to its worker."""
     chronicle = case.chronicle
     spans = [(deed.begin_ms, deed.end_ms, deed.pids) for deed in chronicle.deeds]
@@ -204,7 +178,7 @@ def _explained(case: _Case) -> Iterator[str]:
         if mark.kind in _STALLS
     ]
     for effect in chronicle.effects:
-        if effect.fails or effect.execution in case.recorded:
+        if effect.fails or effect.execution in case.recorded or case.cut_off(effect):
             continue
         if not any(
             begin_ms - REACH_MS <= effect.at_ms <= end_ms + REACH_MS and (not pids or effect.pid in pids)
@@ -214,7 +188,7 @@ def _explained(case: _Case) -> Iterator[str]:
             yield f"{tag}: step {effect.step} was executed as {effect.execution}, not recorded, and nothing explains it"
 
 
-def _waited(case: _Case) -> Iterator[str]:
+def _waited(case: Case) -> Iterator[str]:
     """What comes after a durable timer begins so much later than what came before it, by a clock that nobody moves."""
     for story in case.chronicle.stories:
         began: dict[str, list[int]] = defaultdict(list)
@@ -234,7 +208,7 @@ def _waited(case: _Case) -> Iterator[str]:
                 yield f"{story.tag}: its timer of {duration_ms} ms had fired after {to_ms - from_ms} ms"
 
 
-def _delayed(case: _Case) -> Iterator[str]:
+def _delayed(case: Case) -> Iterator[str]:
     """A delayed invocation does not begin before its time."""
     for request in case.chronicle.requests:
         if request.tag not in case.ids or not request.not_before_ms:
@@ -244,7 +218,7 @@ def _delayed(case: _Case) -> Iterator[str]:
             yield f"{request.tag} began {request.not_before_ms - first_ms} ms before its time"
 
 
-def _receipts(case: _Case) -> Mapping[str, list[tuple[int, int, int, str]]]:
+def _receipts(case: Case) -> Mapping[str, list[tuple[int, int, int, str]]]:
     """For each account the additions to it: place, total, amount, tag, in the order of their places."""
     found: dict[str, list[tuple[int, int, int, str]]] = defaultdict(list)
     for request in case.chronicle.requests:
@@ -255,30 +229,10 @@ def _receipts(case: _Case) -> Mapping[str, list[tuple[int, int, int, str]]]:
     return {account: sorted(receipts) for account, receipts in found.items()}
 
 
-def _outcome(story: Story) -> Any:
-    """What is recorded at the end; a failure as clients write it down."""
-    for row in story.entries:
-        if isinstance(row.entry, Output):
-            outcome = row.entry.outcome
-            return json.loads(outcome.value) if isinstance(outcome, Success) else f"{outcome}"
-    return None
-
-
-def _recorded(story: Story) -> list[str]:
-    """The executions that its entries hold."""
-    found = []
-    for row in story.entries:
-        if isinstance(row.entry, Run) and isinstance(row.entry.outcome, Success):
-            value = json.loads(row.entry.outcome.value)
-            if isinstance(value, str):
-                found.append(value)
-    return found
-
-
 def _in_order(numbers: Iterable[int]) -> bool:
     return all(before < after for before, after in pairwise(numbers))
 
 
 def unanswered(requests: Sequence[Request]) -> int:
-    """How many requests nobody was told the outcome of."""
-    return sum(not request.outcome_ms for request in requests)
+    """How many requests nobody was told the outcome of who waits for it."""
+    return sum(request.awaited and not request.outcome_ms for request in requests)

@@ -11,7 +11,7 @@ from tests.process.history import Story
 
 from .deeds import Deed
 from .marks import Mark
-from .requests import Request
+from .request import Request
 
 
 class Balance(NamedTuple):
@@ -19,6 +19,13 @@ class Balance(NamedTuple):
 
     additions: int = 0
     total: int = 0
+
+
+class Shed(NamedTuple):
+    """What is left of an invocation whose journal was gone before it was read."""
+
+    tag: str
+    outcome: Any
 
 
 class Again(NamedTuple):
@@ -53,7 +60,7 @@ class Chronicle:
     effects: Sequence[Effect]
     deeds: Sequence[Deed] = ()
     marks: Sequence[Mark] = ()
-    shed: Mapping[str, Any] = field(default_factory=dict)
+    shed: Mapping[str, Shed] = field(default_factory=dict)
     again: Sequence[Again] = ()
     before: Mapping[str, Balance] = field(default_factory=dict)
     after: Mapping[str, Balance] = field(default_factory=dict)

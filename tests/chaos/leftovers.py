@@ -13,6 +13,8 @@ KEPT = frozenset({"settings", "services", "workers"})
 STATE = "state:"
 """State of objects is kept until somebody clears it."""
 
+PROMISES = "promises:"
+
 GONE = -2
 """What Redis says of the life of a key that is not there."""
 
@@ -32,7 +34,7 @@ async def leftovers(settings: Settings, *, workers: Collection[str]) -> list[str
 
 
 def unneeded(lives_ms: Mapping[str, int], *, namespace: str, workers: Collection[str]) -> list[str]:
-    """Those keys that are neither the namespace's own, nor a live worker's, nor state of an object. PURE.
+    """Those keys that are neither the namespace's own, nor a worker's, nor state or promises that may be there. PURE.
 
     Args:
         lives_ms: Keys, and how long Redis keeps each of them: -1 for ever, -2 not any more.
@@ -49,6 +51,8 @@ def unneeded(lives_ms: Mapping[str, int], *, namespace: str, workers: Collection
             # Of a worker that has died, it goes within the hour.
             or (kind == "barrier" and life_ms >= 0)
             or (kind.startswith("{") and rest.startswith(STATE))
+            # Of a workflow whose run has expired, completed by who came later: for a day.
+            or (kind.startswith("{") and rest.startswith(PROMISES) and life_ms >= 0)
             or life_ms == GONE
         )
         if not kept:

@@ -13,12 +13,13 @@ from perdure.journal.redis_admin import open_namespace
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
 from perdure.worker.kafka_admin import create_topics
+from perdure.worker.sender import Sender
 from perdure.worker.server_process import free_port
 from perdure.worker.settings import Settings
-from perdure.worker.topics import consumed_topics, plan_topics
+from perdure.worker.topics import TopicPlan, consumed_topics, plan_topics
 from tests.servers import lane
 
-from .application import RETENTION_VARIABLE
+from .feed import FEED_TOPIC
 from .fleet import Fleet
 from .ground import ground
 from .marks import Marks
@@ -27,6 +28,7 @@ from .proxy import Proxy
 from .run import SERVICES, Run
 from .scale import Scale
 from .server_strikes import ServerStrikes
+from .steps import RETENTION_VARIABLE
 
 NAMESPACE = "chaos"
 SLOTS = 8
@@ -42,7 +44,8 @@ async def opened_run(scale: Scale, directory: Path, say: Callable[[str], None]) 
         config = settings.redis_config
         await open_namespace(config, NAMESPACE, slots=SLOTS)
         plan = plan_topics(NAMESPACE, SERVICES, partitions=PARTITIONS, replication_factor=1)
-        await create_topics(settings.kafka_config(client_id="judge"), plan)
+        elsewhere = TopicPlan(FEED_TOPIC, PARTITIONS, 1, ())
+        await create_topics(settings.kafka_config(client_id="judge"), [*plan, elsewhere])
         store = await stack.enter_async_context(connected_store(config, Keys(NAMESPACE, slots=SLOTS), name="judge"))
         link = await stack.enter_async_context(Proxy(free_port(system_random()), upstream_port=servers.redis.port))
         fleet = await stack.enter_async_context(
@@ -57,6 +60,7 @@ async def opened_run(scale: Scale, directory: Path, say: Callable[[str], None]) 
         )
         await fleet.fill()
         client = await stack.enter_async_context(Client(_settings(f"redis://{link.address}", servers.kafka.address)))
+        sender = await stack.enter_async_context(Sender(settings.kafka_config(client_id="elsewhere")))
         topics = consumed_topics(NAMESPACE, SERVICES)
         strikes = ServerStrikes(servers, settings.kafka_config(client_id="nemesis"), topics)
         nemesis = Nemesis(fleet, servers, clients=link, servers=strikes, marks=Marks(directory))
@@ -66,6 +70,7 @@ async def opened_run(scale: Scale, directory: Path, say: Callable[[str], None]) 
             fleet=fleet,
             nemesis=nemesis,
             client=client,
+            sender=sender,
             store=store,
             directory=directory,
             say=say,

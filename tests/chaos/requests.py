@@ -1,27 +1,49 @@
-"""Clients: they send until they are told that it arrived, and write down what they asked for and what they got."""
+"""Clients: they send until they are told that it arrived, and write down what they asked for and what they got.
+
+What they do to what they have sent, beside waiting for it, is `insisting`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import random
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
 from perdure.schemas.errors import InvocationNotFoundError, PerdureError, TerminalError
+from perdure.worker.broker import Outgoing
 from perdure.worker.client import Client
 from perdure.worker.client_handle import Handle
+from perdure.worker.sender import Sender
 from tests.process.application import Act, Plan, perform
 from tests.process.application import Kind as ActKind
 
 from .application import Order, Parcel, add, deliver
+from .feed import FEED_TOPIC, Item
+from .flow import PROMISE, Errand, Offer, flow, run, settle
 from .marks import Marks
+from .request import ASKED, CANCELLED, FED, KILLED, OFFER, PAUSED, RUN, Request, failure_text
+from .visits import Visit, Wait, visit
 
 ACCOUNTS: Final = 6
+DESKS: Final = 6
+FED_KEYS: Final = 4
+
+WEIGHTS: Final = {"order": 50, "plan": 40, "parcel": 20, "delayed": 10, "visit": 22, RUN: 12, FED: 14}
+"""How often each is asked for, beside the others."""
+
+LATER_MS: Final = (0, 50, 300, 1_500)
+"""After what time a client does something to what it has sent."""
+
+OFFERED_MS: Final = (0, 3_000)
+"""Likewise, where a handler is to complete the promise: at once both of them try."""
+
 RETRY_S: Final = 0.2
 
 LOOK_S: Final = 20.0
@@ -29,38 +51,7 @@ LOOK_S: Final = 20.0
 
 ANSWER_S: Final = 0.3
 
-
-@dataclass
-class Request:
-    """What a client asked for, and what it knows of it. Times are of the machine's monotonic clock.
-
-    Attributes:
-        tag: Its own.
-        kind: `plan`, `order`, `parcel`, or `delayed` for a plan that is to begin later.
-        tags: Of all invocations that come of it, its own among them.
-        orders: Those among them that are orders: to which account, and how much.
-        number: Of an order: the how manieth to this account from this client, from 1.
-        invocation_id: Once it was acknowledged.
-        not_before_ms: When it may begin.
-        sent_ms: When it was sent first.
-        acknowledged_ms: When Kafka had it.
-        outcome: What the client was told, as JSON's value; a failure as text.
-        outcome_ms: When.
-        tries: How often it was sent.
-    """
-
-    tag: str
-    kind: str
-    tags: tuple[str, ...]
-    orders: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
-    number: int = 0
-    invocation_id: str = ""
-    not_before_ms: int = 0
-    sent_ms: int = 0
-    acknowledged_ms: int = 0
-    outcome: Any = None
-    outcome_ms: int = 0
-    tries: int = 0
+Job = Callable[[], Awaitable[None]]
 
 
 class Requester:
@@ -68,6 +59,7 @@ class Requester:
 
     Args:
         client: Of the namespace.
+        sender: Produces records of somebody else's topic.
         name: Before each tag.
         rate: Requests a second, about.
         chance: Seeded.
@@ -75,23 +67,31 @@ class Requester:
     """
 
     def __init__(
-        self, client: Client, *, name: str, rate: float, chance: random.Random, numbers: defaultdict[str, int]
+        self,
+        client: Client,
+        sender: Sender,
+        *,
+        name: str,
+        rate: float,
+        chance: random.Random,
+        numbers: defaultdict[str, int],
     ) -> None:
         self.requests: list[Request] = []
         self._client = client
+        self._sender = sender
         self._name = name
         self._rate = rate
         self._chance = chance
         self._numbers = numbers
-        self._queues: dict[str, asyncio.Queue[tuple[Request, str, Order]]] = {}
+        self._names = (f"{name}-{number}" for number in itertools.count())
+        self._queues: dict[str, asyncio.Queue[Job]] = {
+            key: asyncio.Queue() for key in (*map(account_of, range(ACCOUNTS)), *map(fed_key, range(FED_KEYS)))
+        }
 
     async def run(self, duration_s: float) -> None:
         """Ask at random moments for so long; returns when it is known what came of each request."""
         async with asyncio.TaskGroup() as group:
-            lines = [
-                group.create_task(self._orders(queue, group))
-                for queue in (self._queues.setdefault(account_of(n), asyncio.Queue()) for n in range(ACCOUNTS))
-            ]
+            lines = [group.create_task(_one_by_one(queue)) for queue in self._queues.values()]
             deadline = time.monotonic() + duration_s
             while time.monotonic() < deadline:
                 self._ask(group)
@@ -102,28 +102,59 @@ class Requester:
                 line.cancel()
 
     def _ask(self, group: asyncio.TaskGroup) -> None:
-        tag = f"{self._name}-{len(self.requests)}"
-        match self._chance.choices(("order", "plan", "parcel", "delayed"), (5, 4, 2, 1))[0]:
+        tag, chance = next(self._names), self._chance
+        match chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]:
             case "order":
-                account = account_of(self._chance.randrange(ACCOUNTS))
+                account = account_of(chance.randrange(ACCOUNTS))
                 self._numbers[account] += 1
-                order = Order(tag, self._chance.randint(1, 9), self._chance.choice((0, 0, 5, 40)))
+                order = Order(tag, chance.randint(1, 9), chance.choice((0, 0, 5, 40)))
                 request = Request(tag, "order", (tag,), {tag: (account, order.amount)}, self._numbers[account])
                 # One after the other, so that Kafka has an account's orders in the order of their numbers.
-                self._queues[account].put_nowait((request, account, order))
+                self._queues[account].put_nowait(lambda: self._order(request, account, order, group))
+                self.requests.append(request)
             case "parcel":
                 parcel = self._parcel(tag)
                 orders = {
                     f"{tag}/called": (parcel.account, parcel.amount),
                     f"{tag}/sent": (parcel.other, parcel.amount),
                 }
-                request = Request(tag, "parcel", tags_of(tag), orders)
-                group.create_task(self._follow(request, deliver, parcel))
+                self._begin(group, Request(tag, "parcel", tags_of(tag), orders), deliver, parcel)
+            case "visit":
+                request, wish = visiting(tag, chance)
+                self._begin(group, request, visit, wish, key=request.key)
+            case "run":
+                self._run(group, tag)
+            case "fed":
+                key, ms = fed_key(chance.randrange(FED_KEYS)), chance.choice((0, 0, 20))
+                self._queues[key].put_nowait(lambda: self._feed(tag, key, ms))
             case kind:
-                delay = timedelta(milliseconds=self._chance.randint(200, 4_000)) if kind == "delayed" else None
-                request = Request(tag, kind, (tag,))
-                group.create_task(self._follow(request, perform, Plan(tag, self._acts()), delay))
+                delay = timedelta(milliseconds=chance.randint(200, 4_000)) if kind == "delayed" else None
+                self._begin(group, Request(tag, kind, (tag,)), perform, Plan(tag, self._acts()), delay=delay)
+
+    def _begin(
+        self,
+        group: asyncio.TaskGroup,
+        request: Request,
+        target: Any,
+        argument: Any,
+        *,
+        key: str | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
         self.requests.append(request)
+        group.create_task(self._follow(request, target, argument, key=key, delay=delay))
+
+    def _run(self, group: asyncio.TaskGroup, tag: str) -> None:
+        """A workflow's run, sent once or twice, and perhaps a handler that is to complete its promise."""
+        chance, now_ms = self._chance, _now_ms()
+        request = Request(tag, RUN, (tag,), key=tag, value=f"{tag}/client", act_ms=now_ms + chance.choice(LATER_MS))
+        if chance.random() < 0.4:
+            request.act_ms = now_ms + chance.choice(OFFERED_MS)
+            offer = Request(f"{tag}/offer", OFFER, (f"{tag}/offer",), key=tag, value=f"{tag}/handler")
+            self._begin(group, offer, settle, Offer(offer.tag, offer.value), key=tag)
+        self.requests.append(request)
+        times, errand = chance.choice((1, 1, 2)), Errand(tag, chance.choice((0, 10, 100)))
+        group.create_task(self._follow_run(request, errand, times))
 
     def _parcel(self, tag: str) -> Parcel:
         chance = self._chance
@@ -136,28 +167,61 @@ class Requester:
         kinds: tuple[ActKind, ...] = ("step", "thread", "together", "flaky", "sleep")
         return [Act(chance.choice(kinds), chance.choice((0, 5, 30, 150, 600))) for _ in range(chance.randint(1, 6))]
 
-    async def _orders(self, queue: asyncio.Queue[tuple[Request, str, Order]], group: asyncio.TaskGroup) -> None:
-        while True:
-            request, account, order = await queue.get()
-            await self._send(request, add, order, key=account)
-            group.create_task(self._outcome(request))
-            queue.task_done()
+    async def _order(self, request: Request, account: str, order: Order, group: asyncio.TaskGroup) -> None:
+        await self._send(request, add, order, key=account, name=request.tag)
+        group.create_task(self._outcome(request))
 
-    async def _follow(self, request: Request, target: Any, argument: Any, delay: timedelta | None = None) -> None:
-        await self._send(request, target, argument, delay=delay)
+    async def _follow(
+        self, request: Request, target: Any, argument: Any, *, key: str | None, delay: timedelta | None
+    ) -> None:
+        await self._send(request, target, argument, key=key, name=request.tag, delay=delay)
         await self._outcome(request)
 
+    async def _follow_run(self, request: Request, errand: Errand, times: int) -> None:
+        for _ in range(times):
+            # Its key is its name.
+            await self._send(request, run, errand, key=request.key)
+        await self._outcome(request)
+        while True:
+            try:
+                request.promised = await self._client.peek_promise(flow, request.key, PROMISE, type_hint=str) or ""
+                return
+            except PerdureError:
+                await asyncio.sleep(RETRY_S)
+
+    async def _feed(self, tag: str, key: str, ms: int) -> None:
+        """Produce a record until it is acknowledged; a try that is not may be there all the same, as one more."""
+        for number in itertools.count(1):
+            name = f"{tag}.{number}"
+            request = Request(name, FED, (name,), key=key, sent_ms=_now_ms())
+            self.requests.append(request)
+            value = json.dumps(dataclasses.asdict(Item(name, key, ms))).encode()
+            try:
+                await self._sender.send(Outgoing(FEED_TOPIC, key.encode(), value))
+            except PerdureError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            request.acknowledged_ms = _now_ms()
+            return
+
     async def _send(
-        self, request: Request, target: Any, argument: Any, *, key: str | None = None, delay: timedelta | None = None
+        self,
+        request: Request,
+        target: Any,
+        argument: Any,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        delay: timedelta | None = None,
     ) -> None:
         """Send until it is acknowledged, under one name, which makes all tries the same invocation."""
-        request.sent_ms = _now_ms()
+        request.sent_ms = request.sent_ms or _now_ms()
         while True:
             request.tries += 1
             begun_ms = _now_ms()
             try:
                 handle: Handle[Any] = await self._client.send(
-                    target, argument, key=key, idempotency_key=request.tag, delay=delay
+                    target, argument, key=key, idempotency_key=name, delay=delay
                 )
             except PerdureError:
                 await asyncio.sleep(RETRY_S)
@@ -167,6 +231,7 @@ class Requester:
                 if delay is not None and not request.not_before_ms:
                     request.not_before_ms = begun_ms + int(delay.total_seconds() * 1000)
             request.invocation_id, request.acknowledged_ms = handle.invocation_id, _now_ms()
+            request.ids += (handle.invocation_id,)
             return
 
     async def _outcome(self, request: Request) -> None:
@@ -174,13 +239,38 @@ class Requester:
             try:
                 request.outcome = await self._client.result(request.invocation_id, timeout=timedelta(seconds=LOOK_S))
             except TerminalError as error:
-                request.outcome = f"TerminalError {error.status_code}: {error}"
+                request.outcome = failure_text(error.status_code, error.message)
             except (TimeoutError, PerdureError):
                 # Not admitted yet, not done, or Redis does not say.
                 await asyncio.sleep(RETRY_S)
                 continue
             request.outcome_ms = _now_ms()
             return
+
+
+async def _one_by_one(queue: asyncio.Queue[Job]) -> None:
+    while True:
+        await (await queue.get())()
+        queue.task_done()
+
+
+def visiting(tag: str, chance: random.Random) -> tuple[Request, Visit]:
+    """A visit, and what is to befall it."""
+    kind = chance.choices((ASKED, CANCELLED, KILLED, PAUSED), (3, 2, 2, 2))[0]
+    paused = kind == PAUSED
+    waits: Wait = "sleep" if paused else chance.choice(("signal", "awakeable"))
+    request = Request(
+        tag,
+        kind,
+        (tag,),
+        key=f"d{chance.randrange(DESKS)}",
+        waits=waits,
+        value="" if paused else f"{tag}/answer",
+        races=kind in (CANCELLED, KILLED) and chance.random() < 0.3,
+        pauses=chance.randint(1, 2) if paused else 0,
+        act_ms=_now_ms() + chance.choice(LATER_MS),
+    )
+    return request, Visit(tag, waits, chance.choice((100, 400, 900) if paused else (0, 20, 150)))
 
 
 async def answer(client: Client, marks: Marks) -> None:
@@ -214,9 +304,9 @@ def tags_of(tag: str) -> tuple[str, ...]:
     return (tag, f"{tag}/called", f"{tag}/sent", f"{tag}/planned")
 
 
-def to_json(request: Request) -> str:
-    """A line of the run's history."""
-    return json.dumps(dataclasses.asdict(request))
+def fed_key(number: int) -> str:
+    """A key of records of somebody else's topic."""
+    return f"k{number}"
 
 
 def _now_ms() -> int:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from perdure.journal.inspection import view_of
+from perdure.journal.inspection import InvocationView, view_of
 from perdure.journal.redis_store import RedisStore
-from perdure.schemas.entries import Success
+from perdure.schemas.entries import Failure, Success
 from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
 from perdure.worker.clock import SystemClock
 from perdure.worker.kafka_config import KafkaConfig
+from perdure.worker.sender import Sender
 from perdure.worker.settings import Settings
 from perdure.worker.topics import consumed_topics, dead_letter_topic
 from tests.process.effects import Effect, Effects
@@ -26,19 +27,22 @@ from tests.process.history import Story
 from tests.standing import INVOCATIONS_MAX, journals, lag, left_behind, progress, records_ever
 
 from .checker import judge, repeats, unanswered
-from .chronicle import Again, Balance, Chronicle
+from .chronicle import Again, Balance, Chronicle, Shed
+from .feed import FEED_GROUP, FEED_TOPIC
 from .fleet import Fleet
+from .insisting import Insister
 from .leftovers import leftovers
 from .marks import Marks
 from .meanwhile import meanwhile
 from .nemesis import Nemesis
-from .requests import ACCOUNTS, Request, Requester, account_of, answer
+from .request import Request, failure_text
+from .requests import ACCOUNTS, Requester, account_of, answer
 from .scale import Scale
 from .schedule import make_schedule
 from .tally import Tally
 from .written import write_down
 
-SERVICES = ("Work", "Account", "Courier")
+SERVICES = ("Work", "Account", "Courier", "Desk", "Flow", "Feed")
 
 LOOK_S = 0.5
 
@@ -61,7 +65,7 @@ class Collected:
 
     completed: dict[str, int] = field(default_factory=dict)
     stories: dict[str, Story] = field(default_factory=dict)
-    shed: dict[str, Any] = field(default_factory=dict)
+    shed: dict[str, Shed] = field(default_factory=dict)
     again: list[Again] = field(default_factory=list)
 
 
@@ -74,6 +78,7 @@ class Run:
         fleet: Its workers.
         nemesis: What befalls them.
         client: Of clients.
+        sender: Of those who produce what is subscribed to.
         store: Of the judge.
         directory: Where all of them write.
         say: Prints a line.
@@ -87,6 +92,7 @@ class Run:
         fleet: Fleet,
         nemesis: Nemesis,
         client: Client,
+        sender: Sender,
         store: RedisStore,
         directory: Path,
         say: Callable[[str], None],
@@ -97,6 +103,7 @@ class Run:
         self._fleet = fleet
         self._nemesis = nemesis
         self._client = client
+        self._sender = sender
         self._store = store
         self._directory = directory
         self._say = say
@@ -120,10 +127,13 @@ class Run:
         schedule = make_schedule(seed, duration_s=scale.round_s, kinds=scale.kinds, gap_s=scale.gap_s)
         self._say(f"round of seed {seed}: " + ", ".join(f"{s.at_s:.1f} {s.kind}" for s in schedule))
         name, chance = f"s{seed}", random.Random(f"load {seed}")
-        requester = Requester(self._client, name=name, rate=scale.rate, chance=chance, numbers=self._numbers)
+        requester = Requester(
+            self._client, self._sender, name=name, rate=scale.rate, chance=chance, numbers=self._numbers
+        )
+        insister = Insister(self._client, requester.requests)
         before, deeds, missed = await self._balances(), len(self._nemesis.deeds), len(self._nemesis.missed)
         collected = Collected()
-        async with meanwhile(requester.run(scale.round_s)) as (asking,):
+        async with meanwhile(requester.run(scale.round_s), insister.run()) as (asking, _):
             async with meanwhile(self._collect_often(collected, requester.requests)):
                 await self._nemesis.carry_out(schedule)
             tally.violations += await self._quiet(requester, asking, collected)
@@ -191,6 +201,7 @@ class Run:
     async def _collect(self, collected: Collected, requests: list[Request]) -> None:
         """Read what has completed, and what has completed again because its outcome was lost."""
         tags = {tag for request in requests for tag in request.tags}
+        by_id = {invocation_id: request.tag for request in requests for invocation_id in request.ids}
         offset_ms = SystemClock().now_ms() - int(SystemClock().monotonic_ms())
         for summary in await self._store.list_invocations("completed", invocations_max=INVOCATIONS_MAX):
             view = view_of(summary)
@@ -199,13 +210,13 @@ class Run:
             if invocation_id in self._judged or known_ms == completed_ms:
                 continue
             entries = await self._store.read_journal(InvocationId(invocation_id))
-            outcome = json.loads(view.outcome.value) if isinstance(view.outcome, Success) else {}
+            shed = _shed(view, by_id)
             story = Story(invocation_id, view.status, entries)
             if entries and entries[0].position == 1 and story.tag in tags:
                 collected.stories[invocation_id] = story
                 collected.shed.pop(invocation_id, None)
-            elif outcome.get("tag") in tags and not entries:
-                collected.shed[invocation_id] = outcome
+            elif shed.tag in tags and not entries:
+                collected.shed[invocation_id] = shed
                 collected.stories.pop(invocation_id, None)
             else:
                 continue
@@ -214,7 +225,9 @@ class Run:
             collected.completed[invocation_id] = completed_ms
 
     async def _lag(self) -> dict[str, int]:
-        return await lag(self._kafka, consumed_topics(self._settings.namespace, SERVICES))
+        fed = dataclasses.replace(self._kafka, group_id=FEED_GROUP)
+        own = await lag(self._kafka, consumed_topics(self._settings.namespace, SERVICES))
+        return own | await lag(fed, [FEED_TOPIC])
 
     def _effects_of(self, collected: Collected) -> list[Effect]:
         """Those of a round, and of what nobody knows."""
@@ -242,3 +255,15 @@ class Run:
     @property
     def _kafka(self) -> KafkaConfig:
         return self._settings.kafka_config(client_id="judge")
+
+
+def _shed(view: InvocationView, by_id: Mapping[str, str]) -> Shed:
+    """What an outcome tells by itself: a result has its tag in it, a failure is of whom a client has sent."""
+    match view.outcome:
+        case Success(value):
+            result = json.loads(value)
+            return Shed(result.get("tag", ""), result)
+        case Failure(code, message):
+            return Shed(by_id.get(view.id, ""), failure_text(code, message))
+        case None:
+            return Shed("", None)

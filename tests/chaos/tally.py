@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from perdure.schemas.entries import AttemptFailed, AttemptStarted
+from perdure.schemas.entries import AttemptFailed, AttemptStarted, Paused
 
-from .checker import repeats, unanswered
+from .checker import repeats
 from .chronicle import Chronicle
 from .deeds import Deed
+from .request import FED
 from .scale import Scale
 from .schedule import MEANING
 
@@ -23,6 +24,9 @@ class Tally:
 
     rounds: int = 0
     requests: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    pauses: int = 0
     outcomes: int = 0
     invocations: int = 0
     effects: int = 0
@@ -44,9 +48,13 @@ class Tally:
         """Count a round."""
         self.rounds += 1
         self.requests += len(chronicle.requests)
-        self.outcomes += len(chronicle.requests) - unanswered(chronicle.requests)
+        self.asked.update(request.kind for request in chronicle.requests)
+        self.outcomes += sum(request.outcome_ms > 0 for request in chronicle.requests)
+        self.ended.update(request.outcome for request in chronicle.requests if isinstance(request.outcome, str))
         self.deeds += chronicle.deeds
-        self.retries += sum(request.tries - 1 for request in chronicle.requests)
+        self.retries += sum(max(0, request.tries - len(request.ids)) for request in chronicle.requests)
+        self.retries += sum(request.kind == FED and not request.acknowledged_ms for request in chronicle.requests)
+        self.pauses += sum(len(story.of_type(Paused)) for story in chronicle.stories)
         self.invocations += len(chronicle.stories) + len(chronicle.shed)
         self.shed += len(chronicle.shed)
         self.again += len(chronicle.again)
@@ -71,6 +79,8 @@ def report(tally: Tally, scale: Scale) -> str:
     lines = [
         f"{rounds}, {scale.workers} workers, {scale.rate:g} requests/s",
         f"requests: {tally.requests}, of which {tally.outcomes} were told an outcome; sent again {tally.retries} times",
+        f"  {', '.join(f'{count} {kind}' for kind, count in tally.asked.most_common())}",
+        f"  told of failures: {dict(tally.ended)}; pauses that took: {tally.pauses}",
         f"invocations: {tally.invocations}, each with one outcome; {tally.attempts} attempts, {tally.entries} entries",
         f"  completed anew after a loss: {tally.again}; journals that Redis, being full, had no room for: {tally.shed}",
         f"executions of steps: {tally.effects}, of which {tally.repeated} are in no journal",

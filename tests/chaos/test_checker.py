@@ -14,10 +14,10 @@ from tests.process.effects import Effect
 from tests.process.history import Story
 
 from .checker import judge, repeats
-from .chronicle import Again, Balance, Chronicle
+from .chronicle import Again, Balance, Chronicle, Shed
 from .deeds import Deed
 from .marks import Mark
-from .requests import Request
+from .request import Request
 from .schedule import Kind
 
 FAR_MS = 1_000_000
@@ -125,7 +125,10 @@ def test_good_round_is_good() -> None:
         (early_timer, "its timer of 100 ms had fired after 98 ms"),
         (lambda: request_with(not_before_ms=SECOND[2][0].at_ms + 5), "o2 began 5 ms before its time"),
         (lambda: replace(GOOD, again=[Again("o2", FAR_MS, FAR_MS + 9)]), "o2 was completed again, 9 ms after"),
-        (lambda: replace(GOOD, shed={"x": SECOND[0].outcome}), "journals are gone before their retention has passed"),
+        (
+            lambda: replace(GOOD, shed={"x": Shed("o2", SECOND[0].outcome)}),
+            "journals are gone before their retention has passed",
+        ),
         (lambda: replace(GOOD, left=["lease:o2"]), "left behind: lease:o2"),
         (lambda: replace(GOOD, ends=["w1 ended by itself with 1"]), "w1 ended by itself"),
         (lambda: replace(GOOD, dead_letters=1), "1 records went to the dead letters"),
@@ -192,7 +195,9 @@ def test_loss_of_redis_excuses_repeated_steps_near_it_and_nothing_else() -> None
 
 def test_journals_may_go_where_redis_was_full() -> None:
     """An outcome without a journal counts as any other one where Redis had to make room, and nothing less holds."""
-    shed = replace(GOOD, stories=[FIRST[1]], shed={"o2": SECOND[0].outcome}, deeds=[deed(Kind.REDIS_FULL, at_ms=0)])
+    shed = replace(
+        GOOD, stories=[FIRST[1]], shed={"o2": Shed("o2", SECOND[0].outcome)}, deeds=[deed(Kind.REDIS_FULL, at_ms=0)]
+    )
     assert judge(shed) == []
     assert judge(replace(shed, after={"a": Balance(2, 5)})) == [
         "a holds Balance(additions=2, total=5) and not Balance(additions=2, total=4)"

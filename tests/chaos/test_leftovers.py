@@ -18,6 +18,8 @@ from .leftovers import unneeded
         ("n:barrier:gone", 5_000, True),
         ("n:barrier:gone", -1, False),
         ("n:{3}:state:Account/a", -1, True),
+        ("n:{3}:promises:Flow/f", 5_000, True),
+        ("n:{3}:promises:Flow/f", -1, False),
         ("n:{3}:object:Account/a", -1, False),
         ("n:{3}:invocation:inv_1", 5_000, False),
         ("n:{3}:invocation:inv_1", -2, True),
