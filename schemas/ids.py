@@ -14,6 +14,8 @@ import random
 import re
 from typing import NewType
 
+from .limits import JOURNAL_ENTRIES_CEILING
+
 InvocationId = NewType("InvocationId", str)
 
 PLACES = 1024
@@ -99,7 +101,7 @@ def id_of_restart(original: InvocationId, *, entropy: random.Random) -> Invocati
     return _from_digest(int(original[4:7], 16), entropy.randbytes(32))
 
 
-_AWAKEABLE = re.compile(rf"awk_([0-3][0-9a-f]{{{2 + 2 * _BODY_BYTES}}})_([0-9]{{1,9}})")
+_AWAKEABLE = re.compile(rf"awk_([0-3][0-9a-f]{{{2 + 2 * _BODY_BYTES}}})_(0|[1-9][0-9]{{0,8}})")
 
 
 def awakeable_id(invocation_id: InvocationId, command_index: int) -> str:
@@ -108,9 +110,11 @@ def awakeable_id(invocation_id: InvocationId, command_index: int) -> str:
 
 
 def read_awakeable_id(text: str) -> tuple[InvocationId, int] | None:
-    """The invocation and the command index of an awakeable; `None` where `text` is no such id."""
+    """The invocation and the command index of an awakeable; `None` where `text` cannot be such an id."""
     found = _AWAKEABLE.fullmatch(text)
-    return None if found is None else (InvocationId(f"inv_{found[1]}"), int(found[2]))
+    if found is None or int(found[2]) >= JOURNAL_ENTRIES_CEILING:
+        return None
+    return InvocationId(f"inv_{found[1]}"), int(found[2])
 
 
 def is_invocation_id(text: str) -> bool:

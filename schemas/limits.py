@@ -26,6 +26,9 @@ JOURNAL_ENTRIES_MAX: Final = 50_000
 """Entries of one journal: replay is linear, and a stream is read whole at each claim. A handler that needs more wants
 a loop of invocations."""
 
+JOURNAL_ENTRIES_CEILING: Final = 1_000_000
+"""What the setting for that bound can be raised to: each command has an entry, so none has an index from this on."""
+
 JOURNAL_BYTES_MAX: Final = 64_000_000
 """What the results, arguments and values in one journal hold together: each attempt reads it whole, and a worker has a
 hundred attempts."""

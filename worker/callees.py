@@ -86,7 +86,7 @@ def checked_awakeable(name: object) -> tuple[InvocationId, int]:
     """Return whose awakeable it is, and its command index.
 
     Raises:
-        UsageError: It is not the id of one.
+        UsageError: It cannot be the id of one.
     """
     found = read_awakeable_id(name) if isinstance(name, str) else None
     if found is None:

@@ -225,6 +225,9 @@ class Calling:
     def awakeable(self, serde: Serde[Any] = DEFAULT_SERDE, type_hint: Any = None) -> tuple[str, DurableFuture[Any]]:
         """A future that anybody completes who is told the id: handlers, clients, `perdure awakeable resolve`.
 
+        The id can be told at once, before the journal knows of it: what comes that early is kept. After a crash the
+        replay makes the same id again.
+
         Raises:
             UsageError: Inside a step.
         """

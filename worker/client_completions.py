@@ -6,8 +6,8 @@ from typing import Any
 
 from perdure.schemas.entries import Completion, Outcome, Signalled, Success
 from perdure.schemas.errors import ConflictError, TerminalError, UsageError
-from perdure.schemas.ids import read_awakeable_id
 
+from .callees import checked_awakeable
 from .client_connection import ClientConnection, Named, name_of, unknown
 from .envelope import checked_id
 from .refusals import refusal
@@ -22,13 +22,17 @@ class ClientCompletions(ClientConnection):
     ) -> bool:
         """Complete an awakeable. The first completion counts.
 
+        The result may come before the command is recorded: a handler hands the id out before that. It is kept, and is
+        that command's if it is an awakeable. So an id that somebody made up is refused only where another command has
+        its index, or none can have it (`JOURNAL_ENTRIES_CEILING`).
+
         Returns:
             Whether this one did.
 
         Raises:
             InvocationNotFoundError: Its invocation is not known.
             ConflictError: The command of that index is no awakeable, or its invocation was sent too much already.
-            UsageError: It is not the id of an awakeable.
+            UsageError: It cannot be the id of an awakeable.
             SerdeError: The value cannot be written.
         """
         what = f"The value of awakeable {awakeable_id}"
@@ -40,7 +44,7 @@ class ClientCompletions(ClientConnection):
         Raises:
             InvocationNotFoundError: Its invocation is not known.
             ConflictError: The command of that index is no awakeable, or its invocation was sent too much already.
-            UsageError: It is not the id of an awakeable.
+            UsageError: It cannot be the id of an awakeable.
         """
         return await self._awake(awakeable_id, self._failure(message, code))
 
@@ -142,10 +146,7 @@ class ClientCompletions(ClientConnection):
         await self._promise(workflow, key, name, self._failure(message, code))
 
     async def _awake(self, awakeable_id: str, outcome: Outcome) -> bool:
-        found = read_awakeable_id(awakeable_id)
-        if found is None:
-            raise UsageError(f"{awakeable_id!r} is not the id of an awakeable: those begin with awk_.")
-        invocation_id, index = found
+        invocation_id, index = checked_awakeable(awakeable_id)
         entry = Completion(index, self._clock.now_ms(), outcome)
         delivery = await self._store.complete_awakeable(invocation_id, entry)
         if delivery.result == "unknown":

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     payload_bytes_max: Annotated[int, Field(ge=1_000, le=50_000_000)] = Field(
         default=limits.PAYLOAD_BYTES_MAX, description="A larger step result or outcome fails the attempt."
     )
-    journal_entries_max: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
+    journal_entries_max: Annotated[int, Field(ge=100, le=limits.JOURNAL_ENTRIES_CEILING)] = Field(
         default=limits.JOURNAL_ENTRIES_MAX, description="An invocation whose journal gets longer is paused."
     )
     journal_bytes_max: Annotated[int, Field(ge=100_000, le=1_000_000_000)] = Field(

@@ -17,6 +17,7 @@ from perdure.schemas.ids import (
     place_of,
     place_of_object,
 )
+from perdure.schemas.limits import JOURNAL_ENTRIES_CEILING
 from perdure.worker.application import Application, app
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
@@ -136,6 +137,9 @@ async def test_only_awakeables_are_completed_by_their_ids(plain: Deployment) -> 
         call = awakeable_id(InvocationId(handle.invocation_id), 0)
         with pytest.raises(ConflictError, match=f"Command 0 of {handle.invocation_id} is no awakeable, but of type c"):
             await client.resolve_awakeable(call, "forged")
+        nobodys = awakeable_id(InvocationId(handle.invocation_id), JOURNAL_ENTRIES_CEILING)
+        with pytest.raises(UsageError, match=f"'{nobodys}' is not the id of an awakeable"):
+            await client.resolve_awakeable(nobodys)
         await client.resolve_awakeable(world.awakeables[0], "true")
         assert await handle.result(timeout=PATIENCE) == "true"
 

@@ -24,6 +24,7 @@ from perdure.schemas.ids import (
     slot_of,
     step_key,
 )
+from perdure.schemas.limits import JOURNAL_ENTRIES_CEILING
 
 
 def test_the_id_of_a_record_never_changes() -> None:
@@ -182,8 +183,18 @@ def test_an_awakeable_names_its_invocation() -> None:
     """Whoever is given the id needs nothing else to complete it."""
     invocation_id = InvocationId("inv_362a3e620c9ad74e49987abb6ab")
     assert read_awakeable_id(awakeable_id(invocation_id, 12)) == (invocation_id, 12)
+    last = JOURNAL_ENTRIES_CEILING - 1
+    assert read_awakeable_id(awakeable_id(invocation_id, last)) == (invocation_id, last)
     for text in ("", "awk_", invocation_id, awakeable_id(invocation_id, 12) + "x", awakeable_id(invocation_id, -1)):
         assert read_awakeable_id(text) is None
+
+
+def test_no_awakeable_stands_behind_the_longest_journal() -> None:
+    """Each command has an entry: whoever names a later one has made the id up, or mistyped it."""
+    invocation_id = new_invocation_id("S", None, random.Random(0))
+    for index in (JOURNAL_ENTRIES_CEILING, 999_999_999):
+        assert read_awakeable_id(awakeable_id(invocation_id, index)) is None
+    assert read_awakeable_id(awakeable_id(invocation_id, 1).replace("_1", "_01")) is None
 
 
 def test_a_restart_stays_in_its_place() -> None:
