@@ -14,6 +14,7 @@ from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
 from .memory_ending import finish
 from .memory_objects import handed, state_of, take_effect
+from .memory_promises import promises_are
 from .memory_slot import Record, Slot
 from .store import Appended, Claim, Concluded, Follow, Lease
 
@@ -219,6 +220,8 @@ def _is_new(record: Record, *, after: int, seq: int, gapless: bool) -> bool:
 def _write(
     slot: Slot, record: Record, lease: Lease, entries: Sequence[Entry], *, seq: int, now_ms: int, timers: bool = False
 ) -> None:
+    if not promises_are(slot, lease, entries):
+        raise GapError(f"A promise is not as the next entry after {record.length} says; its completion was lost.")
     take_effect(slot, record, lease, entries, now_ms=now_ms)
     for entry in entries:
         slot.write(lease.invocation_id, record, entry)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.schemas.entries import Completion, Outcome
+from perdure.schemas.commands import Lookup
+from perdure.schemas.entries import Completion, Entry, Outcome
 from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import WAITERS_MAX
@@ -15,7 +16,8 @@ from perdure.schemas.limits import WAITERS_MAX
 from .memory_delivery import wake
 from .memory_objects import clear_value, set_value
 from .memory_slot import Promises, Slot
-from .store import Due, Promise
+from .promised import promised_by
+from .store import Due, Lease, Promise
 from .transitions import RETENTION_MS
 
 PROMISE_RETENTION_MS = 24 * RETENTION_MS
@@ -72,6 +74,17 @@ def wait(
     slot.promises[target] = promises
     _keep_as_run(slot, "promises", target, run, now_ms, without_run_ms=PROMISE_RETENTION_MS)
     return []
+
+
+def promises_are(slot: Slot, lease: Lease, entries: Sequence[Entry]) -> bool:
+    """Whether promises are as entries say, which a failover may have changed since it was asked for."""
+    for entry in entries:
+        said = promised_by(lease.invocation_id, entry) if isinstance(entry, Lookup) else None
+        if said is not None:
+            known = peek(slot, lease.target, said.name)
+            if known is None or (known.by == said.by) != said.won:
+                return False
+    return True
 
 
 def _tell(

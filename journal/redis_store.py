@@ -10,8 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 
+import orjson
+
 from perdure.schemas.codec import encode, encode_run
-from perdure.schemas.commands import Awakeable, ClearAll, ClearState, SetState
+from perdure.schemas.commands import Awakeable, ClearAll, ClearState, Lookup, SetState
 from perdure.schemas.entries import OUTGOING, AttemptStarted, Entry, Output, Run, Sleep
 from perdure.schemas.errors import DecodeError
 from perdure.schemas.ids import InvocationId
@@ -19,6 +21,7 @@ from perdure.schemas.limits import WAITERS_MAX, shorten
 
 from .keys import Keys
 from .link import Argument, pack
+from .promised import promised_by
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
 from .redis_scripts import (
@@ -136,7 +139,7 @@ class RedisStore(RedisOutside, RedisReads):
         if len(entries) == 1 and type(entries[0]) is Run:
             return self._append_step(lease, entries[0], after=after, seq=seq, progress=progress)
         keys = self._keys.of(lease.invocation_id)
-        timers, bodies, effective = _written(lease, entries)
+        timers, bodies, effective, said = _written(lease, entries)
         count = len(timers) // 2
         if effective:
             head: tuple[Argument, ...] = (
@@ -149,7 +152,7 @@ class RedisStore(RedisOutside, RedisReads):
                 self._keys.state_beside(lease.invocation_id, lease.target),
                 keys.status_prefix,
             )
-            about = (b"3" if progress else b"2", count, lease.invocation_id, REPLY_LEASE_MS)
+            about = (b"3" if progress else b"2", count, lease.invocation_id, REPLY_LEASE_MS, said)
             call = (*head, lease.epoch, lease.token, after, seq, *about, *timers, *bodies)
             return self._wires[keys.slot].call(call, as_appended)
         head = (b"EVALSHA", self._append, b"3", keys.invocation, keys.journal, keys.due)
@@ -188,7 +191,7 @@ class RedisStore(RedisOutside, RedisReads):
         keys = self._keys.of(lease.invocation_id)
         output = entries[-1]
         assert isinstance(output, Output), "the last entry of an invocation is its output"
-        _, bodies, effective = _written(lease, entries)
+        _, bodies, effective, said = _written(lease, entries)
         arguments = (
             lease.invocation_id,
             lease.epoch,
@@ -202,6 +205,7 @@ class RedisStore(RedisOutside, RedisReads):
             self._keys.prefix(keys.slot),
             self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
             *((b"", b"", b"") if follow is None else _follow(lease, follow)),
+            said,
             len(timers),
             *(f"sleep:{lease.invocation_id}:{index}" for index in timers),
             *bodies,
@@ -223,7 +227,7 @@ class RedisStore(RedisOutside, RedisReads):
         failure: str = "",
         unless_new: bool = False,
     ) -> asyncio.Future[Appended | None]:
-        timers, bodies, effective = _written(lease, entries)
+        timers, bodies, effective, said = _written(lease, entries)
         arguments = (
             lease.invocation_id,
             lease.epoch,
@@ -237,6 +241,7 @@ class RedisStore(RedisOutside, RedisReads):
             1 if unless_new else 0,
             self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
             REPLY_LEASE_MS,
+            said,
             len(timers) // 2,
             *timers,
             *bodies,
@@ -316,16 +321,24 @@ def _follow(lease: Lease, follow: Follow) -> tuple[Argument, Argument, Argument]
     return follow.token, follow.lease_ms, encode(AttemptStarted(follow.at_ms, lease.worker))[1]
 
 
-def _written(lease: Lease, entries: Sequence[Entry]) -> tuple[list[Argument], list[Argument], bool]:
-    """Their timers, member and delay each; the entries, type and body each; whether one does more than stand there."""
+def _written(lease: Lease, entries: Sequence[Entry]) -> tuple[list[Argument], list[Argument], bool, bytes]:
+    """What scripts are told of entries.
+
+    Returns:
+        Their timers, member and delay each; the entries, type and body each; whether one does more than stand there, or
+        rests upon what the store held when it was asked; what they say of promises, as JSON.
+    """
     timers: list[Argument] = []
     bodies: list[Argument] = []
     effective = False
+    said: list[tuple[str, str, bool]] = []
     for entry in entries:
         kind = type(entry)
         if kind is not Run:
             if isinstance(entry, Sleep):
                 timers += (f"sleep:{lease.invocation_id}:{entry.command_index}", entry.duration_ms)
+            elif isinstance(entry, Lookup) and (each := promised_by(lease.invocation_id, entry)) is not None:
+                said.append((each.name, each.by, each.won))
             effective = effective or kind in _EFFECTIVE
         bodies += encode(entry)
-    return timers, bodies, effective
+    return timers, bodies, effective or bool(said), orjson.dumps(said) if said else b""

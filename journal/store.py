@@ -6,11 +6,11 @@ Contract, for every implementation (`redis_store`, `memory_store`; the same test
   and change nothing.
 - **Repeatable.** The same call twice changes nothing the second time and answers as the first time did. An attempt
   numbers its writes (`seq` = 1, 2, ...) so that a repeat, of the last one or of an earlier one, is told from a new one.
-- **A write follows the one before it.** An attempt's append, outcome and suspension raise `GapError` where its write
-  before is not there, as a failover lost it. A suspension that did not take place gives its number back.
-- **A command is written with what it does.** Every call that writes entries sets the timers of the `Sleep`s among them,
-  changes the state that `SetState`, `ClearState`, `ClearAll` name, and gives what is `OUTGOING` a deadline by which it
-  is sent again until it was acknowledged.
+- **A write follows what it rests upon.** An attempt's append, outcome and suspension raise `GapError` where its write
+  before is not there, as a failover lost it; all that write entries, where a promise is not as these say (`promised`).
+  A suspension that did not take place gives its number back.
+- **A command is written with what it does.** Every call that writes entries sets the timers of its `Sleep`s, changes
+  the state that `SetState`, `ClearState`, `ClearAll` name, and has what is `OUTGOING` sent until it was acknowledged.
 - **An outage is a delay.** A call waits until the store answers; it raises `StoreError` only for what waiting does
   not mend. Cancelling the awaiting task does not take the write back.
 - **Time is the store's.** Deadlines are given as delays; a deadline never falls due early by the store's clock.

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from perdure.journal.machine import Machine
+from perdure.journal.promised import ALREADY, COMPLETED, completer
 from perdure.journal.store import Claim, Due, Store
 from perdure.schemas.commands import (
     COMPLETE_PROMISE,
@@ -61,8 +62,6 @@ T = TypeVar("T")
 
 ABSENT = Failure(404, "there is no such value")
 """How the journal says that a state has no value, or a promise no outcome yet."""
-
-ALREADY = Failure(409, "promise was already completed")
 
 Settle = Callable[[DurableFuture[Any], Outcome], None]
 """Gives a future what the journal holds."""
@@ -326,11 +325,11 @@ class Commands:
         outcome = self._sealed_outcome(checked_outcome(f"The value of promise {name!r}", outcome))
 
         async def ask(index: int) -> Outcome:
-            by = f"{self._invocation_id}:{index}"
+            by = completer(self._invocation_id, index)
             target = self._issuer.claim.lease.target
             won, due = await self._issuer.store.complete_promise(target, checked, outcome, by=by)
             self._issuer.act(due)
-            return Success(b"null") if won else ALREADY
+            return COMPLETED if won else ALREADY
 
         return self._issuer.look_up(
             "promise.resolve", COMPLETE_PROMISE, checked, known=None, ask=ask, settle=value_of(JSON, "a promise")

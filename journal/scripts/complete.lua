@@ -6,7 +6,8 @@
 -- ARGV[1] id  [2] epoch  [3] token  [4] after  [5] seq  [6] retention_ms  [7] journal_retention_ms  [8] body of the output
 --     [9] reply_lease_ms  [10] slot prefix  [11] key of the state, or '' where no entry does more than stand in the journal
 --     [12] token for the next of the object, to be claimed at once, or ''  [13] lease_ms of that  [14] body of its attempt's entry
---     [15] count of timers that nobody waits for any more, then their members, then (type, body) each
+--     [15] what the entries say of promises (see effects.lua)
+--     [16] count of timers that nobody waits for any more, then their members, then (type, body) each
 -- Returns {reply topics, callers, next of the object or false, length, its claim or false}, each of the first two '' where there
 --     is none; the claim is as `take` returns it
 -- Errors: FENCED <epoch>, GAP <length>
@@ -34,21 +35,22 @@ if h[12] and tonumber(ARGV[5]) <= tonumber(h[12]) then
 end
 -- As in append.lua: the number tells what the length may not.
 if tonumber(ARGV[4]) > length or ARGV[5] - (h[12] or 0) > 1 then return redis.error_reply('GAP ' .. length) end
-local now, timers = now_ms(), tonumber(ARGV[15])
+local now, timers = now_ms(), tonumber(ARGV[16])
 if ARGV[11] ~= '' then
   local due, state, outbox_lease = KEYS[3], ARGV[11], ARGV[9]
   local function time_ms() return now end
   -- include effects
+  if not promises_are(ARGV[15]) then return redis.error_reply('GAP ' .. length) end
   local outgoing, position = 0, length
-  for i = 16 + timers, #ARGV, 2 do
+  for i = 17 + timers, #ARGV, 2 do
     position = position + 1
     outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
   end
   if outgoing > 0 then h[5] = redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
 end
-for i = 16 + timers, #ARGV, 2 do
+for i = 17 + timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
-for i = 16, 15 + timers do redis.call('ZREM', KEYS[3], ARGV[i]) end
+for i = 17, 16 + timers do redis.call('ZREM', KEYS[3], ARGV[i]) end
 return hand_over(finish(KEYS, ARGV[10], id, h, ARGV[8], length, ARGV[5], now, ARGV[6], ARGV[7], ARGV[9]))

@@ -9,6 +9,18 @@ local function named(body)
   return fields.name, 'base64:' .. (fields.base64 or '')
 end
 
+-- Whether promises are as entries say, which a failover may have changed since it was asked for: '' or JSON, {name, the command
+-- that says it, whether that command completed it} each.
+local function promises_are(said)
+  if said == '' then return true end
+  local promises = string.gsub(state, '}:state:', '}:promises:', 1)
+  for _, each in ipairs(cjson.decode(said)) do
+    local known = redis.call('HGET', promises, '=' .. each[1])
+    if not known or (string.sub(known, 1, #each[2] + 1) == each[2] .. '\n') ~= each[3] then return false end
+  end
+  return true
+end
+
 -- Returns 1 where the entry has to reach something beside this journal, else 0.
 local function effect(kind, body, id, position)
   if OUTGOING[kind] then

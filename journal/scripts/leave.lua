@@ -5,7 +5,8 @@
 --     [7] kind of deadline: retry | wake | ''  [8] delay_ms of it  [9] failures to add  [10] last failure, or ''
 --     [11] 1 where it must not leave if there is anything past `after`
 --     [12] key of the state, or '' where no entry does more than stand in the journal  [13] outbox_lease_ms
---     [14] count of timers, then (member, delay_ms) each, then (type, body) each
+--     [14] what the entries say of promises (see effects.lua)
+--     [15] count of timers, then (member, delay_ms) each, then (type, body) each
 -- Returns 0 where it left, else {length, entries past `after`}
 -- Errors: FENCED <epoch>, GAP <length>
 local id, status = ARGV[1], ARGV[6]
@@ -20,24 +21,25 @@ if ARGV[11] == '1' and length > after then return {length, redis.call('XRANGE', 
 -- A cancellation that the attempt has not seen waits neither for a retry nor for a person.
 local cancelled = status ~= 'suspended' and status ~= 'ready' and tonumber(h[6] or '0') > after
 if cancelled then status = 'ready' end
-local timers = tonumber(ARGV[14])
+local timers = tonumber(ARGV[15])
 local now = now_ms()
 if ARGV[12] ~= '' then
   local due, state, outbox_lease = KEYS[3], ARGV[12], ARGV[13]
   local function time_ms() return now end
   -- include effects
+  if not promises_are(ARGV[14]) then return redis.error_reply('GAP ' .. length) end
   local outgoing, position = 0, length
-  for i = 15 + 2 * timers, #ARGV, 2 do
+  for i = 16 + 2 * timers, #ARGV, 2 do
     position = position + 1
     outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
   end
   if outgoing > 0 then redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
 end
-for i = 15 + 2 * timers, #ARGV, 2 do
+for i = 16 + 2 * timers, #ARGV, 2 do
   length = length + 1
   redis.call('XADD', KEYS[2], length .. '-' .. ARGV[2], ARGV[i], ARGV[i + 1])
 end
-for i = 15, 14 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
+for i = 16, 15 + 2 * timers, 2 do redis.call('ZADD', KEYS[3], whole(now + ARGV[i + 1]), ARGV[i]) end
 -- Without a worker no renewal that comes late takes it up again.
 redis.call('HSET', KEYS[1], 'status', status, 'length', length, 'seq', ARGV[5], 'worker', '')
 if cancelled then

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
-from perdure.journal.store import Due, Duplicate, HintDue, Lease, Promise, ResumeDue
-from perdure.schemas.commands import PromiseWait
+from perdure.journal.promised import ALREADY, COMPLETED
+from perdure.journal.store import Due, Duplicate, HintDue, Lease, Promise, ResumeDue, Store
+from perdure.schemas.commands import COMPLETE_PROMISE, Lookup, PromiseWait
 from perdure.schemas.entries import Completion, Entry, Failure, Outcome, Success
 from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
@@ -19,6 +22,8 @@ from .store_contract import (
     admitted,
     completed,
     entries_of,
+    output,
+    run,
     suspended,
     sweep_all,
 )
@@ -104,6 +109,62 @@ async def test_a_wait_that_the_store_lost_is_not_answered(bench: Bench, made: bo
     if not made:
         await bench.store.complete_promise(TARGET, "p", YES, by="me")
     assert await told(bench, lease.invocation_id) == [Completion(0, 0, YES)]
+
+
+def said(index: int, outcome: Outcome) -> Lookup:
+    """What a handler writes down of a promise that it completed, or found completed."""
+    return Lookup(COMPLETE_PROMISE, index, "p", 5, False, outcome)
+
+
+SAYING: dict[str, Callable[[Store, Lease, Entry], Awaitable[object]]] = {
+    "append": lambda store, lease, entry: store.append(lease, [entry, run(9)], after=1, seq=1, progress=True),
+    "complete": lambda store, lease, entry: store.complete(
+        lease, [entry, output()], after=1, seq=1, retention_ms=LEASE_MS, journal_retention_ms=LEASE_MS
+    ),
+    "suspend": lambda store, lease, entry: store.suspend(lease, [entry], after=1, seq=1, wake_in_ms=None),
+    "back off": lambda store, lease, entry: store.back_off(
+        lease, [entry], after=1, seq=1, retry_in_ms=MINUTE_MS, failure="x"
+    ),
+    "give up": lambda store, lease, entry: store.give_up(lease, [entry], after=1, seq=1, failure="x"),
+    "release": lambda store, lease, entry: store.release(lease, [entry], after=1, seq=1),
+}
+"""All that write entries of an attempt."""
+
+
+@pytest.mark.parametrize("way", SAYING)
+@pytest.mark.parametrize("outcome", [COMPLETED, ALREADY])
+async def test_nothing_is_said_of_a_promise_whose_completion_was_lost(bench: Bench, way: str, outcome: Outcome) -> None:
+    """A failover has lost it between the answer and the entry: nobody would complete it, had the entry been written."""
+    lease = await admitted(bench, key="k")
+    before = await bench.dump()
+    with pytest.raises(GapError):
+        await SAYING[way](bench.store, lease, said(0, outcome))
+    assert await bench.dump() == before
+    by = f"{lease.invocation_id}:0" if outcome == COMPLETED else "somebody"
+    assert await bench.store.complete_promise(TARGET, "p", YES, by=by) == (True, [])
+    await SAYING[way](bench.store, lease, said(0, outcome))
+    assert said(0, outcome) in await entries_of(bench, lease.invocation_id)
+
+
+@pytest.mark.parametrize(("outcome", "by"), [(COMPLETED, "somebody"), (ALREADY, "")])
+async def test_who_completed_a_promise_after_a_failover_is_asked_for_again(
+    bench: Bench, outcome: Outcome, by: str
+) -> None:
+    """Somebody else did meanwhile, or the command itself, by a repeat that was late: what it was told is not so."""
+    lease = await admitted(bench, key="k")
+    await bench.store.complete_promise(TARGET, "p", YES, by=by or f"{lease.invocation_id}:0")
+    before = await bench.dump()
+    with pytest.raises(GapError):
+        await bench.store.append(lease, [said(0, outcome)], after=1, seq=1, progress=False)
+    assert await bench.dump() == before
+
+
+async def test_what_was_not_asked_of_a_promise_needs_none(bench: Bench) -> None:
+    """A cancellation comes before a completion that has not begun; that is all that its entry says."""
+    lease = await admitted(bench, key="k")
+    entry = said(0, Failure(409, "cancelled"))
+    await bench.store.append(lease, [entry], after=1, seq=1, progress=False)
+    assert await entries_of(bench, lease.invocation_id) == [entry]
 
 
 async def test_waits_are_bounded(bench: Bench) -> None:

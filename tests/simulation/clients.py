@@ -68,6 +68,7 @@ class Clients:
         self._numbers = itertools.count(1)
         self._requests = requests
         self._told: list[tuple[InvocationId, Completion]] = []
+        self._stopped: set[InvocationId] = set()
         self.ids = [self._id_of(request) for request in requests]
 
     def plan(self) -> None:
@@ -104,7 +105,7 @@ class Clients:
     def insist(self) -> None:
         """Send all signals, and repeat what was completed: a failover loses what no barrier has vouched for.
 
-        Promises, too: a handler's journal may say that it has completed one which the failover lost. That is a limit.
+        Promises are kept by handlers. Only where nobody else will, because who was to is stopped, does a client.
         """
         for name in self.ids:
             for number in range(SIGNALS):
@@ -112,12 +113,19 @@ class Clients:
                 self._begin(self._deliver, name, signal, f"s:by:{number}")
         for told in self._told:
             self._begin(self._complete, *told)
+        kept = {
+            request.key
+            for request, name in zip(self._requests, self.ids, strict=True)
+            if request.service == f"{FLOW}/give" and name not in self._stopped
+        }
         for request in self._requests:
-            if request.service == FLOW:
+            if request.service == FLOW and request.key not in kept:
                 self._begin(self._keep, f"{FLOW}/{request.key}")
 
     def operate(self, what: str, name: InvocationId) -> None:
         """Cancel, kill, pause or resume an invocation."""
+        if what in ("cancel", "kill"):
+            self._stopped.add(name)
         self._begin(self._control, what, name)
 
     def _begin(self, work: Any, *args: Any) -> None:

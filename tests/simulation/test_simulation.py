@@ -28,6 +28,7 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "lock released twice": (20, CALM),
     "timer early": (20, CALM),
     "completed twice": (40, CALM),
+    "promise not looked at": (150, ("failover",)),
 }
 """By which seed each plant is found, among schedules in which only that happens."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from perdure.journal.memory_store import MemoryStore
+from perdure.journal.promised import ALREADY, COMPLETED
+from perdure.journal.store import Lease, Store
 from perdure.schemas.commands import (
     COMPLETE_PROMISE,
     PEEK,
@@ -22,11 +26,12 @@ from perdure.schemas.commands import (
     SignalWait,
 )
 from perdure.schemas.entries import Completion, Failure, Success
-from perdure.schemas.errors import TerminalError
+from perdure.schemas.errors import GapError, TerminalError
 from perdure.schemas.ids import InvocationId, awakeable_id, id_of_call, id_of_workflow
-from perdure.worker.attempt_commands import ABSENT, ALREADY
+from perdure.worker.attempt_commands import ABSENT
 from perdure.worker.context import Context
-from perdure.worker.object_context import WorkflowContext
+from perdure.worker.departures import Completed, Released
+from perdure.worker.object_context import WorkflowContext, WorkflowSharedContext
 from perdure.worker.sealing import Sealer
 from perdure.worker.service import Service
 from perdure.worker.workflow import Workflow
@@ -148,6 +153,63 @@ async def test_what_promises_leave(ensemble: Ensemble) -> None:
     kept = await ensemble.memory.peek_promise("W/k", "p")
     assert kept is not None
     assert kept.by == f"{story.invocation_id}:1"
+
+
+class Forgetting:
+    """The store in memory, which loses the first completion of a promise to a failover, behind its answer."""
+
+    def __init__(self, memory: MemoryStore, *, loses: bool) -> None:
+        self._memory = memory
+        self._loses = loses
+        self._gap = not loses
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memory, name)
+
+    async def complete_promise(self, target: str, name: str, outcome: Any, *, by: str) -> Any:
+        """See `Store.complete_promise`."""
+        self.asked.append(by)
+        if self._loses and len(self.asked) == 1:
+            return True, []
+        return await self._memory.complete_promise(target, name, outcome, by=by)
+
+    def append(self, lease: Lease, entries: Sequence[Any], **about: Any) -> Any:
+        """See `Store.append`; where nothing else is lost, the write that says what came of it is."""
+        if self._gap and any(isinstance(entry, Lookup) for entry in entries):
+            self._gap = False
+            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            refused.set_exception(GapError("lost"))
+            return refused
+        return self._memory.append(lease, entries, **about)
+
+
+@pytest.mark.parametrize("loses", [True, False])
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_a_completion_that_a_failover_lost_is_made_again(ensemble: Ensemble, loses: bool, awaited: bool) -> None:
+    """The handler's next attempt asks again under the same name, and is not told that it came late by its own."""
+    flow = Workflow("W")
+
+    @flow.main()
+    async def main(ctx: WorkflowContext) -> int:
+        return await ctx.promise("p", type_hint=int)
+
+    @flow.handler()
+    async def give(ctx: WorkflowSharedContext) -> None:
+        given = ctx.promise("p").resolve(1)
+        if awaited:
+            await given
+
+    store = Forgetting(ensemble.memory, loses=loses)
+    ensemble.store = cast("Store", store)
+    ensemble.cast(flow)
+    waits = await ensemble.invoke(main, key="k")
+    gives = await ensemble.act_out(give, key="k")
+    waits = await ensemble.look(waits)
+    assert waits.result == 1
+    assert [type(end) for end in gives.ends] == [Released, Completed]
+    assert store.asked == [f"{gives.invocation_id}:0"] * 2
+    assert lookups(gives) == [(0, COMPLETE_PROMISE, "p", False, COMPLETED)]
 
 
 class Reversing:
