@@ -306,3 +306,12 @@ def test_an_attempt_may_begin_between_cancellation_and_compensation() -> None:
     rows += [row._replace(position=row.position + 1, epoch=2) for row in story.entries[3:]]
     effects = [effects[0], effects[1]._replace(attempt=2)]
     assert judge(swapped(CANCELLED, (request, replace(story, entries=rows), effects))) == []
+
+
+def test_a_step_that_a_cancellation_came_before_is_not_executed() -> None:
+    """It is recorded as failed with it; in what nobody cancelled no step is."""
+    cancelled = Run(0, "enter", 0, 0, Failure(409, "cancelled"))
+    for old, good in ((CANCELLED, True), (ASKED, False)):
+        request, story, effects = old
+        rows = [row._replace(entry=cancelled) if row.position == 2 else row for row in story.entries]
+        assert (judge(swapped(old, (request, replace(story, entries=rows), effects[1:]))) == []) is good

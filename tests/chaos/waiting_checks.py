@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Final
 
-from perdure.schemas.entries import Cancelled, Output, Paused, Run
+from perdure.schemas.entries import Cancelled, Output, Paused, Run, Success
 from tests.process.history import History, Story, violations
 
 from .case import Case, outcome_of
@@ -43,7 +43,8 @@ def compensated(case: Case) -> Iterator[str]:
     for story in case.chronicle.stories:
         if story.tag not in requests:
             continue
-        undone = sum(isinstance(row.entry, Run) and row.entry.name == UNDO for row in story.entries)
+        runs = [row.entry for row in story.entries if isinstance(row.entry, Run)]
+        undone = sum(run.name == UNDO and isinstance(run.outcome, Success) for run in runs)
         # Nobody had claimed it before; then its handler never ran.
         begun = any(row.epoch > 0 for row in story.entries if isinstance(row.entry, Output))
         cancelled = case.outcomes[story.tag] == CANCELLED_TEXT

@@ -138,9 +138,11 @@ def _pause(story: Story) -> Iterator[str]:
 def _results(story: Story, effects: Sequence[Effect], *, ended: bool) -> Iterator[str]:
     """The handler saw what the journal holds, and the journal holds what was executed."""
     runs = [row.entry for row in story.entries if isinstance(row.entry, Run)]
-    recorded = [_value(run.outcome) for run in sorted(runs, key=lambda run: run.command_index)]
-    executed = {effect.execution for effect in effects}
-    for run, value in zip(sorted(runs, key=lambda run: run.command_index), recorded, strict=True):
+    # A step that a cancellation came before is recorded as failed with it, and is not executed.
+    done = [run for run in runs if not (ended and isinstance(run.outcome, Failure))]
+    recorded = [_value(run.outcome) for run in sorted(done, key=lambda run: run.command_index)]
+    executed = [effect.execution for effect in effects]
+    for run, value in zip(sorted(done, key=lambda run: run.command_index), recorded, strict=True):
         if value not in executed:
             yield f"step {run.name} is recorded as {value!r}, which was never executed"
     for name, count in Counter(run.command_index for run in runs).items():
