@@ -19,6 +19,9 @@ LOSS_MS: Final = 10_000
 """How old a write may be that is lost: the barrier passes about once a second while anything is admitted, and the
 append-only file is synced once a second. Five times that is a loss that nothing allows."""
 
+LATE_MS: Final = 6_000
+"""How late somebody is told of a write: connections are black for five seconds at most."""
+
 
 class Case:
     """A chronicle, and what is looked up in it.

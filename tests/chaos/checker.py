@@ -14,11 +14,11 @@ from typing import Final
 from perdure.schemas.entries import Run, Sleep
 from tests.process.history import History, violations
 
-from .case import Case
+from .case import LATE_MS, Case
 from .chronicle import Balance, Chronicle
 from .request import CANCELLED, FED, KILLED, VISITS, Request
 from .schedule import Kind
-from .waiting_checks import compensated, fed, fed_stories, paused, settled, visited
+from .waiting_checks import accepted, compensated, fed, fed_stories, paused, settled, visited
 
 REACH_MS: Final = 6_000
 """How far from an event an execution may be that it explains. Before: the execution that it cut off may have begun
@@ -42,6 +42,7 @@ def judge(chronicle: Chronicle) -> list[str]:
         _delayed(case),
         visited(case),
         compensated(case),
+        accepted(case),
         paused(case),
         settled(case),
         fed(case),
@@ -105,7 +106,7 @@ def _told(case: Case) -> Iterator[str]:
         outcome = case.outcomes[request.tag]
         if not request.outcome_ms:
             yield f"nobody was told the outcome of {request.tag}"
-        elif request.outcome != outcome and not case.lost_around(request.outcome_ms, request.outcome_ms):
+        elif request.outcome != outcome and not case.lost_around(request.outcome_ms - LATE_MS, request.outcome_ms):
             yield f"{request.tag}: a client was told {request.outcome!r}, and {outcome!r} is recorded"
 
 

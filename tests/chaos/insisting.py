@@ -87,10 +87,12 @@ class Insister:
 
     async def _answer(self, request: Request) -> None:
         if request.waits == "signal":
-            await self._client.send_signal(request.invocation_id, SIGNAL, request.value, once=request.tag)
+            once = request.tag
+            taken = await self._client.send_signal(request.invocation_id, SIGNAL, request.value, once=once)
         else:
             name = awakeable_id(InvocationId(request.invocation_id), AWAKEABLE_INDEX)
-            await self._client.resolve_awakeable(name, request.value)
+            taken = await self._client.resolve_awakeable(name, request.value)
+        _accepted(request, request.waits, taken)
 
     async def _complete(self, request: Request) -> None:
         try:
@@ -98,13 +100,15 @@ class Insister:
         except TerminalError:
             # By a handler, or by an earlier try whose answer was lost.
             return
-        request.first_ms = _now_ms()
+        _accepted(request, "promise", True)
 
     async def _end(self, request: Request) -> None:
         if request.kind == CANCELLED:
-            await self._client.cancel(request.invocation_id, once=request.tag)
+            done = await self._client.cancel(request.invocation_id, once=request.tag)
+            _accepted(request, "cancel", done.changed)
         else:
-            await self._client.kill(request.invocation_id)
+            done = await self._client.kill(request.invocation_id)
+            _accepted(request, "kill", done.changed)
 
     async def _pause_and_resume(self, request: Request, status: str) -> None:
         if status == "paused":
@@ -113,6 +117,11 @@ class Insister:
         times = self._pauses.get(request.tag, 0)
         if times < request.pauses and (await self._client.pause(request.invocation_id)).changed:
             self._pauses[request.tag] = times + 1
+
+
+def _accepted(request: Request, what: str, taken: bool) -> None:
+    if taken:
+        request.accepted.append((what, _now_ms()))
 
 
 def _now_ms() -> int:

@@ -42,7 +42,7 @@ class Request:
         acknowledged_ms: When Kafka had it.
         outcome: What the client was told, as JSON's value; a failure as text.
         outcome_ms: When.
-        first_ms: When the client was told last that its value was a promise's first.
+        accepted: What it was told to have changed, and when: `signal`, `awakeable`, `promise`, `cancel` or `kill`.
         promised: What the promise held behind the outcome, where that is known.
         tries: How often it was sent.
     """
@@ -65,7 +65,7 @@ class Request:
     acknowledged_ms: int = 0
     outcome: Any = None
     outcome_ms: int = 0
-    first_ms: int = 0
+    accepted: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     promised: str = ""
     tries: int = 0
 
@@ -73,11 +73,6 @@ class Request:
     def awaited(self) -> bool:
         """Whether its client waits for an outcome."""
         return self.kind != FED
-
-    @property
-    def due(self) -> bool:
-        """Whether Kafka has to have it: a try to produce a record may fail, and is followed by another one."""
-        return self.kind != FED or self.acknowledged_ms > 0
 
 
 def failure_text(code: int, message: str) -> str:

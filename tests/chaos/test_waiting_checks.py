@@ -219,12 +219,16 @@ def test_good_round_is_good() -> None:
         ),
         (lambda: swapped(PAUSED, paused_because("RuntimeError: no")), "p was paused: RuntimeError: no"),
         (lambda: with_request(PAUSED, kind="asked"), "p was paused: paused by an operator"),
+        (
+            lambda: with_request(ASKED, accepted=[("signal", BEGIN_MS), ("signal", BEGIN_MS + 9)]),
+            "q: its signal was taken, and taken again 9 ms later",
+        ),
         (visited_together, "d: others worked on it while q held it"),
         (lambda: with_request(RUN, ids=("r", "s")), "r was sent 2 times, and is 2 invocations"),
         (lambda: with_outcome(RUN, value="r/other"), "which nobody offered"),
         (lambda: with_request(RUN, promised="r/handler"), "and its promise holds 'r/handler'"),
         (
-            lambda: chronicle(*GOOD[:5], _run("r/handler", first_ms=BEGIN_MS), *GOOD[6:]),
+            lambda: chronicle(*GOOD[:5], _run("r/handler", accepted=[("promise", BEGIN_MS)]), *GOOD[6:]),
             "r ended with 'r/handler', and 'r/client' was its promise's first",
         ),
         (lambda: with_outcome(OFFER, value="r/handler"), "r ended with 'r/client', and 'r/handler' was its promise's"),
@@ -284,10 +288,18 @@ def test_a_record_may_stand_twice_where_its_producer_repeated_it() -> None:
 
 def test_loss_of_redis_excuses_who_was_told_to_be_first_shortly_before_it() -> None:
     """What completed a promise may be lost, and another value comes to be the first; not long before the loss."""
-    parts = [*GOOD[:5], _run("r/handler", first_ms=BEGIN_MS), *GOOD[6:]]
+    parts = [*GOOD[:5], _run("r/handler", accepted=[("promise", BEGIN_MS)]), *GOOD[6:]]
     near, far = (Deed(Kind.REDIS_LOSS, at_ms, at_ms + 9, (), "seen") for at_ms in (BEGIN_MS + 50, BEGIN_MS + 60_000))
     assert judge(chronicle(*parts, deeds=[near])) == []
     assert judge(chronicle(*parts, deeds=[far])) != []
+
+
+def test_loss_of_redis_excuses_what_was_taken_shortly_before_it() -> None:
+    """A client that insists may have to do it again, since what was acknowledged is gone; not long before the loss."""
+    good = with_request(CANCELLED, accepted=[("cancel", BEGIN_MS), ("cancel", BEGIN_MS + 3_000)])
+    near, far = (Deed(Kind.REDIS_LOSS, at_ms, at_ms + 9, (), "seen") for at_ms in (BEGIN_MS + 50, BEGIN_MS + 60_000))
+    assert judge(replace(good, deeds=[near])) == []
+    assert judge(replace(good, deeds=[far])) != []
 
 
 def test_failures_need_no_journal_where_redis_was_full() -> None:

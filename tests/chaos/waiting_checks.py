@@ -13,7 +13,7 @@ from typing import Any, Final
 from perdure.schemas.entries import Cancelled, Output, Paused, Run, Success
 from tests.process.history import History, Story, violations
 
-from .case import Case, outcome_of
+from .case import LATE_MS, Case, outcome_of
 from .request import CANCELLED, CANCELLED_TEXT, FED, KILLED, KILLED_TEXT, OFFER, PAUSED, RUN, VISITS, Request
 from .visits import UNDO
 
@@ -59,6 +59,16 @@ def compensated(case: Case) -> Iterator[str]:
             yield f"{story.tag} was undone, and its journal has no cancellation"
 
 
+def accepted(case: Case) -> Iterator[str]:
+    """What Redis has taken it keeps, but for a loss: what an insisting client does again finds itself known."""
+    for request in case.chronicle.requests:
+        for what in {what for what, _ in request.accepted}:
+            times = [at_ms for each, at_ms in request.accepted if each == what]
+            for before_ms, after_ms in pairwise(times):
+                if not _lost(case, before_ms):
+                    yield f"{request.tag}: its {what} was taken, and taken again {after_ms - before_ms} ms later"
+
+
 def paused(case: Case) -> Iterator[str]:
     """Nothing is paused but what a client wanted to be: a client's resumptions hide no other reason."""
     for story in case.chronicle.stories:
@@ -86,7 +96,8 @@ def settled(case: Case) -> Iterator[str]:
 
 def _first(case: Case, request: Request, offer: Request | None, value: Any) -> Iterator[str]:
     """Who was told that his value was the first is right, but for what was lost then or later was lost with it."""
-    if request.first_ms and value != request.value and not _lost(case, request.first_ms):
+    times = [at_ms for what, at_ms in request.accepted if what == "promise"]
+    if times and value != request.value and not _lost(case, times[-1]):
         yield f"{request.tag} ended with {value!r}, and {request.value!r} was its promise's first"
     told = case.outcomes.get(offer.tag) if offer is not None else None
     if offer is None or not isinstance(told, dict):
@@ -143,4 +154,5 @@ def _of_kind(case: Case, *kinds: str) -> list[Request]:
 
 
 def _lost(case: Case, at_ms: int) -> bool:
-    return case.lost_around(at_ms, at_ms)
+    """Whether that may have been lost which a client was told at that time."""
+    return case.lost_around(at_ms - LATE_MS, at_ms)
