@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from .inspection import InvocationView, view_of
 from .selection import Cursor, InvocationFilter
-from .store import Listed, Store
+from .store import Store
+from .transitions import Listed
 
 ROWS_MAX: Final = 500
 """Rows that are read at once: each is a hash to fetch."""

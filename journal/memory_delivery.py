@@ -1,9 +1,11 @@
-"""What comes from outside an attempt, in the in-memory store: `scripts/deliver.lua`, `control.lua`, `attach.lua`.
+"""What comes from outside an attempt, in the in-memory store: `deliver.lua`, `answer.lua`, `control.lua` and so on.
 
 Nothing here is fenced; each function looks at everything before it changes anything. Time is handed in.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from perdure.schemas.codec import encode
 from perdure.schemas.entries import (
@@ -24,7 +26,7 @@ from .memory_objects import enter
 from .memory_slot import Record, Slot
 from .positions import command_at
 from .store import Admission, CascadeDue, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
-from .transitions import RETENTION_MS, hastened
+from .transitions import RETENTION_MS, Answered, hastened
 
 
 def joinable(names: list[str], name: str) -> bool:
@@ -57,7 +59,6 @@ def deliver(
     entry: Completion | Signalled | Cancelled,
     *,
     once: str,
-    position: int,
     now_ms: int,
     hints: str,
     here: str,
@@ -70,8 +71,6 @@ def deliver(
         return Delivery("unknown")
     if record.status == "completed":
         return Delivery("completed")
-    if position > record.length:
-        return Delivery("gap")
     if awakeable and isinstance(entry, Completion) and f"a:{entry.command_index}" not in record.once:
         other = command_at(slot.tail(invocation_id, 0), entry.command_index)
         if other not in ("", "awakeable"):
@@ -93,6 +92,36 @@ def deliver(
         record.cancelled, record.failures, record.lost = record.length, 0, 0
     stopped = isinstance(entry, Cancelled)
     return wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, also_stopped=stopped, here=here)
+
+
+def answer(
+    slot: Slot,
+    invocation_id: InvocationId,
+    answers: Sequence[tuple[int, Completion]],
+    *,
+    now_ms: int,
+    hints: str,
+    here: str,
+) -> Answered:
+    """See `Store.answer`."""
+    record = slot.records.get(invocation_id)
+    if record is None or record.status == "completed":
+        return Answered(["unknown" if record is None else "completed"] * len(answers), [])
+    # What is added here stands for no entry that may be lacking.
+    results, length = [], record.length
+    for position, entry in answers:
+        once = f"c:{entry.command_index}"
+        if position > length:
+            results.append("gap")
+        elif once in record.once:
+            results.append("known")
+        else:
+            record.once.add(once)
+            slot.write(invocation_id, record, entry)
+            results.append("delivered")
+    if record.length == length:
+        return Answered(results, [])
+    return Answered(results, wake(slot, invocation_id, record, now_ms=now_ms, hints=hints, here=here).due)
 
 
 def _received(record: Record, entry: Completion | Signalled | Cancelled, *, awakeable: bool) -> bool:

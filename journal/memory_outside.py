@@ -12,7 +12,7 @@ from . import memory_delivery as delivery
 from . import memory_promises as promises
 from .memory_namespace import MemoryNamespace, settled
 from .store import Delivery, Due, Promise, Restart, State, Status
-from .transitions import hastened
+from .transitions import Answered, hastened
 
 
 class MemoryOutside(MemoryNamespace):
@@ -33,7 +33,6 @@ class MemoryOutside(MemoryNamespace):
         entry: Completion | Signalled | Cancelled,
         *,
         once: str,
-        position: int = 0,
         here: str = "",
     ) -> asyncio.Future[Delivery]:
         """See `Store.deliver`."""
@@ -44,11 +43,19 @@ class MemoryOutside(MemoryNamespace):
                 invocation_id,
                 entry,
                 once=once,
-                position=position,
                 now_ms=now_ms,
                 hints=self._hints,
                 here=here,
             )
+        )
+
+    def answer(
+        self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
+    ) -> asyncio.Future[Answered]:
+        """See `Store.answer`."""
+        slot, now_ms = self._at(invocation_id)
+        return settled(
+            lambda: delivery.answer(slot, invocation_id, answers, now_ms=now_ms, hints=self._hints, here=here)
         )
 
     def complete_awakeable(
@@ -62,7 +69,6 @@ class MemoryOutside(MemoryNamespace):
                 invocation_id,
                 entry,
                 once=f"r:{entry.command_index}",
-                position=0,
                 now_ms=now_ms,
                 hints=self._hints,
                 here=here,

@@ -10,7 +10,8 @@ from perdure.schemas.ids import InvocationId
 
 from .memory_namespace import MemoryNamespace, settled
 from .memory_slot import KEPT_WITHOUT_END_MS
-from .store import Listed, Memory, Place, Shed, ShedPlace, Summary
+from .store import Summary
+from .transitions import Listed, Memory, Place, Shed, ShedPlace
 
 WORKER_LIFE_MS = 6_000
 """A worker without a heartbeat for this long is not counted as alive."""

@@ -15,7 +15,8 @@ from typing import Any
 from perdure.schemas.entries import Entry, Outcome, Output, Positioned
 from perdure.schemas.ids import InvocationId
 
-from .store import Caller, Promise, ResumeDue, caller_of
+from .store import Caller, Promise, ResumeDue
+from .transitions import caller_of
 
 REDELIVERY_MS = 10_000
 """How long a ready invocation waits to be claimed before its resume record is produced again; doubled each time. What

@@ -12,7 +12,8 @@ from perdure.schemas.ids import InvocationId
 
 from .memory_objects import enter
 from .memory_slot import REDELIVERY_MS_MAX, REPLY_LEASE_MS, Record, Slot
-from .store import SUSPECT_AFTER, CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, Swept, lost_delay_ms
+from .store import CascadeDue, Due, HintDue, OutgoingDue, ReplyDue, ResumeDue, Swept
+from .transitions import SUSPECT_AFTER, lost_delay_ms
 
 SWEEP_MEMBERS_MAX = 100
 """Deadlines of one sweep, as on Redis: what is left is done by the next one."""

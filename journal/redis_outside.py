@@ -22,6 +22,7 @@ from .link import Argument
 from .positions import command_at
 from .redis_scripts import PAGE_ENTRIES_MAX, REPLY_LEASE_MS, RedisScripts, all_of, kept_for
 from .replies import (
+    as_answered,
     as_delivery,
     as_due,
     as_promise,
@@ -32,7 +33,7 @@ from .replies import (
     positioned,
 )
 from .store import Delivery, Due, Promise, Restart, State, Status
-from .transitions import RETENTION_MS, hastened
+from .transitions import RETENTION_MS, Answered, hastened
 from .wire import Wire, same
 
 PROMISE_RETENTION_MS = 24 * RETENTION_MS
@@ -54,11 +55,20 @@ class RedisOutside(RedisScripts):
         entry: Completion | Signalled | Cancelled,
         *,
         once: str,
-        position: int = 0,
         here: str = "",
     ) -> Awaitable[Delivery]:
         """See `Store.deliver`."""
-        return self._deliver(invocation_id, entry, once=once, position=position, here=here)
+        return self._deliver(invocation_id, entry, once=once, here=here)
+
+    def answer(
+        self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
+    ) -> Awaitable[Answered]:
+        """See `Store.answer`."""
+        arguments: list[Argument] = [invocation_id, self._keys.hints(""), here]
+        for position, entry in answers:
+            arguments += (entry.command_index, position, encode(entry)[1])
+        keys = self._keys.of(invocation_id)
+        return self._script("answer", keys, tuple(arguments), lambda reply: as_answered(invocation_id, reply))
 
     async def complete_awakeable(self, invocation_id: InvocationId, entry: Completion, *, here: str = "") -> Delivery:
         """See `Store.complete_awakeable`."""
@@ -88,7 +98,6 @@ class RedisOutside(RedisScripts):
         entry: Completion | Signalled | Cancelled,
         *,
         once: str,
-        position: int = 0,
         here: str = "",
         awakeable: tuple[int, int] | None = None,
     ) -> Awaitable[Delivery]:
@@ -97,7 +106,6 @@ class RedisOutside(RedisScripts):
         arguments = (
             invocation_id,
             once,
-            position,
             *encode(entry),
             self._keys.hints(""),
             self._keys.prefix(keys.slot),

@@ -14,7 +14,8 @@ from perdure.schemas.ids import InvocationId
 from .link import Argument
 from .redis_scripts import WORKER_LIFE_MS, RedisScripts, all_of
 from .replies import SHOWN, as_memory, as_shed, as_summary, positioned
-from .store import Listed, Memory, Place, Shed, ShedPlace, Summary
+from .store import Summary
+from .transitions import Listed, Memory, Place, Shed, ShedPlace
 from .wire import same
 
 

@@ -27,6 +27,7 @@ _SCRIPTS = (
     "attach",
     "expire",
     "deliver",
+    "answer",
     "control",
     "promise",
     "state_edit",

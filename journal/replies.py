@@ -25,21 +25,18 @@ from .store import (
     Full,
     HintDue,
     Lease,
-    Memory,
     OutgoingDue,
     Promise,
     Queued,
     ReplyDue,
     ResumeDue,
     Scheduled,
-    Shed,
-    ShedPlace,
     State,
     Status,
     Summary,
     Swept,
-    caller_of,
 )
+from .transitions import Answered, Memory, Shed, ShedPlace, caller_of
 
 
 def positioned(rows: Sequence[Sequence[Any]]) -> list[Positioned]:
@@ -181,19 +178,31 @@ def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
         return Delivery(result)
     due: list[Due] = []
     match reply[1]:
-        case [b"resume", epoch, service]:
-            due.append(ResumeDue(invocation_id, int(epoch), service.decode()))
-        case [b"hint", worker]:
-            due.append(HintDue(worker.decode(), invocation_id))
         case [b"ended" | b"killed", topics, callers, output]:
             due.append(ReplyDue(invocation_id, topics.decode().split(), outcome_of(output), _callers(callers)))
-        case _:
-            pass
+        case action:
+            due += _wakes(invocation_id, action)
     if following := as_resume(reply[2]):
         due.append(following)
     if reply[1] and reply[1][0] == b"killed":
         due.append(CascadeDue(invocation_id))
     return Delivery("delivered", due)
+
+
+def as_answered(invocation_id: InvocationId, reply: Sequence[Any]) -> Answered:
+    """The answer of `answer`."""
+    results, action = reply
+    return Answered([result.decode() for result in results], _wakes(invocation_id, action))
+
+
+def _wakes(invocation_id: InvocationId, action: Sequence[bytes] | None) -> list[Due]:
+    match action:
+        case [b"resume", epoch, service]:
+            return [ResumeDue(invocation_id, int(epoch), service.decode())]
+        case [b"hint", worker]:
+            return [HintDue(worker.decode(), invocation_id)]
+        case _:
+            return []
 
 
 def as_due(actions: Any) -> list[Due]:

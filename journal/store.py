@@ -27,9 +27,9 @@ from perdure.schemas.ids import InvocationId
 
 from .transitions import (
     ALWAYS_MS,
-    SUSPECT_AFTER,
     Admission,
     Admitted,
+    Answered,
     Appended,
     Caller,
     CascadeDue,
@@ -59,13 +59,10 @@ from .transitions import (
     Status,
     Summary,
     Swept,
-    caller_of,
-    lost_delay_ms,
 )
 
 __all__ = [
     "ALWAYS_MS",
-    "SUSPECT_AFTER",
     "Admission",
     "Admitted",
     "Appended",
@@ -81,25 +78,18 @@ __all__ = [
     "Full",
     "HintDue",
     "Lease",
-    "Listed",
-    "Memory",
     "OutgoingDue",
-    "Place",
     "Promise",
     "Queued",
     "ReplyDue",
     "Restart",
     "ResumeDue",
     "Scheduled",
-    "Shed",
-    "ShedPlace",
     "State",
     "Status",
     "Store",
     "Summary",
     "Swept",
-    "caller_of",
-    "lost_delay_ms",
 ]
 
 
@@ -244,21 +234,30 @@ class Store(Protocol):
         entry: Completion | Signalled | Cancelled,
         *,
         once: str,
-        position: int = 0,
         here: str = "",
     ) -> Awaitable[Delivery]:
         """Bring something from outside into a journal; one that waits for it becomes ready.
 
         A cancellation ends one that has not begun, and wakes one that backs off or is paused; consecutive failures
         count from 0 again. `full` where there were too many already: `RECEIVED_MAX`, `RECEIVED_BYTES_MAX`,
-        `CANCELLATIONS_MAX`. Answers to commands are not counted: each command has one.
+        `CANCELLATIONS_MAX`.
 
         Args:
             invocation_id: Whose journal.
             entry: What.
             once: A name with a colon by which a repeat is known: nothing is written a second time.
-            position: Of the command that this answers, where that is known: the answer `gap` says that it is not there.
             here: The worker that asks, which needs no hint: the answer holds it.
+        """
+
+    def answer(
+        self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
+    ) -> Awaitable[Answered]:
+        """Bring the results of commands into the journal that they stand in, as `deliver`; each command has one.
+
+        Args:
+            invocation_id: Whose journal.
+            answers: The position of the command, and what it gets: `gap` is told of one whose command is not there.
+            here: As in `deliver`.
         """
 
     def complete_awakeable(

@@ -311,6 +311,18 @@ class Delivery(NamedTuple):
     status: str = ""
 
 
+class Answered(NamedTuple):
+    """What became of several answers to one invocation's commands.
+
+    Attributes:
+        results: One each, as in `Delivery`.
+        due: As there.
+    """
+
+    results: Sequence[str]
+    due: Sequence[Due]
+
+
 class Promise(NamedTuple):
     """A durable promise: its outcome, and who completed it."""
 

@@ -11,7 +11,8 @@ from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perdure.journal.store import SUSPECT_AFTER, Claim, Lease, Store
+from perdure.journal.store import Claim, Lease, Store
+from perdure.journal.transitions import SUSPECT_AFTER
 from perdure.schemas.errors import FencedError, PerdureError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.limits import JOURNAL_BYTES_MAX

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from perdure.journal.store import Memory, ShedPlace, Store
+from perdure.journal.store import Store
+from perdure.journal.transitions import Memory, ShedPlace
 from perdure.schemas.errors import PerdureError
 
 from .clock import Clock

@@ -7,7 +7,7 @@ import traceback
 from contextlib import AsyncExitStack
 
 from perdure.journal.retry import next_delay_ms
-from perdure.journal.store import SUSPECT_AFTER
+from perdure.journal.transitions import SUSPECT_AFTER
 from perdure.schemas.entries import OUTGOING, AttemptFailed, Entry, Failure, Outcome, Output, Paused, Success
 from perdure.schemas.errors import (
     DecodeError,

@@ -36,6 +36,7 @@ from perdure.schemas.ids import InvocationId
 from perdure.schemas.records import encode_call
 
 from .admissions import Invoke, admission_of, first_claim
+from .answering import Answering
 from .application import Application
 from .broker import Outgoing
 from .cancelling import UNKNOWN, Cancelling
@@ -104,6 +105,7 @@ class Dispatcher:
         self._spawn = spawn
         self._cancelling = Cancelling(store, clock=clock, worker=worker, on_due=on_due)
         self._killing = Killing(store, clock=clock, cancelling=self._cancelling, sealed=self._sealed, on_due=on_due)
+        self._answering = Answering(store, clock=clock, worker=worker, on_due=on_due)
         self._expected: dict[str, Lease] = {}
         self._sent: defaultdict[tuple[InvocationId, int | None], list[int]] = defaultdict(list)
         self._acknowledging = False
@@ -137,18 +139,8 @@ class Dispatcher:
 
     async def tell(self, callers: Sequence[Caller], outcome: Outcome) -> bool:
         """Tell an outcome to those who called; whether all of them know it now, or never can."""
-        told = [await self._tell(caller, outcome) for caller in callers]
+        told = [await self._answering.tell(caller, outcome) for caller in callers]
         return all(told)
-
-    async def _tell(self, caller: Caller, outcome: Outcome) -> bool:
-        entry = Completion(caller.command_index, self._clock.now_ms(), outcome)
-        once = f"c:{caller.command_index}"
-        delivery = await self._store.deliver(
-            caller.invocation_id, entry, once=once, position=caller.position, here=self._worker
-        )
-        self._on_due(delivery.due)
-        # Where the caller's journal lost the call, its next attempt makes it again.
-        return delivery.result != "gap"
 
     async def kill_callees(self, origin: InvocationId) -> None:
         """See `Killing.kill_callees`."""
@@ -247,7 +239,7 @@ class Dispatcher:
         try:
             admission = admission_of(self._application, wanted, token=self._new_token(), worker=self._worker)
         except DecodeError as error:
-            return caller is None or await self._tell(caller, Failure(400, str(error)))
+            return caller is None or await self._answering.tell(caller, Failure(400, str(error)))
         self._expected[admission.token] = Lease(
             admission.invocation_id, 1, admission.token, self._worker, admission.target
         )
@@ -259,7 +251,7 @@ class Dispatcher:
             case Claimed():
                 self._start(first_claim(admission, admitted))
             case Duplicate(_, outcome) if outcome is not None and caller is not None:
-                return await self._tell(caller, outcome)
+                return await self._answering.tell(caller, outcome)
             case Full():
                 logger.debug("the queue of %s is full; %s tries again", admission.target, origin)
                 return False
@@ -299,7 +291,7 @@ class Dispatcher:
             "through Kafka to a service that runs elsewhere. Keep the data elsewhere, and send where it is."
         )
         if caller is not None:
-            return await self._tell(caller, Failure(413, told))
+            return await self._answering.tell(caller, Failure(413, told))
         logger.error("%s is not sent: %s", entry.invocation_id, told)
         return True
 
@@ -315,9 +307,9 @@ class Dispatcher:
             if not await self._gone(origin, position, entry.invocation_id, entry.at_ms):
                 return None
             gone = Failure(404, f"there is no invocation {entry.invocation_id}, or it is kept no longer")
-            return await self._tell(caller, gone)
+            return await self._answering.tell(caller, gone)
         if status.outcome is not None:
-            return await self._tell(caller, status.outcome)
+            return await self._answering.tell(caller, status.outcome)
         return status.told
 
     async def _resolve(self, origin: InvocationId, entry: Resolve) -> bool:

@@ -18,18 +18,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from perdure.journal.store import (
-    CascadeDue,
-    Due,
-    Follow,
-    HintDue,
-    Lease,
-    OutgoingDue,
-    ReplyDue,
-    ResumeDue,
-    Store,
-    caller_of,
-)
+from perdure.journal.store import CascadeDue, Due, Follow, HintDue, Lease, OutgoingDue, ReplyDue, ResumeDue, Store
+from perdure.journal.transitions import caller_of
 from perdure.schemas.entries import Entry, Outcome
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId, is_invocation_id

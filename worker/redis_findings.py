@@ -8,7 +8,7 @@ from perdure.journal.redis_config import RedisConfig
 from perdure.journal.redis_places import cluster_map
 from perdure.journal.redis_rights import acl_line
 from perdure.journal.redis_topology import CLUSTER_SLOTS
-from perdure.journal.store import Memory
+from perdure.journal.transitions import Memory
 
 from .ceiling import HOLD_FROM, SHED_FROM
 from .findings import Finding

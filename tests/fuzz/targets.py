@@ -27,7 +27,8 @@ from perdure.journal.replies import (
     as_swept,
     positioned,
 )
-from perdure.journal.store import Lease, caller_of
+from perdure.journal.store import Lease
+from perdure.journal.transitions import caller_of
 from perdure.journal.wire import refusal
 from perdure.schemas.codec import decode, encode
 from perdure.schemas.entries import Unknown

@@ -21,10 +21,10 @@ from perdure.journal.memory_store import MemoryStore
 from perdure.journal.redis_scripts import script_texts
 from perdure.journal.redis_store import RedisStore
 from perdure.journal.replies import body_of_outcome, payload_kept
-from perdure.journal.store import Admission, Claim, Claimed, Concluded, Due, Lease, Store
+from perdure.journal.store import Admission, Claim, Claimed, Concluded, Delivery, Due, Lease, Store
 from perdure.journal.wire import Wire
 from perdure.schemas.codec import encode
-from perdure.schemas.entries import Entry, Input, Output, Run, Sleep, Success
+from perdure.schemas.entries import Completion, Entry, Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from perdure.worker.clock import system_random
 
@@ -312,6 +312,12 @@ async def admitted(bench: Bench, **changes: Any) -> Lease:
     answer = await bench.store.admit(admission(**changes), lease_ms=LEASE_MS)
     assert isinstance(answer, Claimed)
     return answer.lease
+
+
+async def answered(bench: Bench, invocation_id: InvocationId, *answers: Completion, position: int = 0) -> Delivery:
+    """Bring the results of commands that stand at that position; what became of the last one."""
+    told = await bench.store.answer(invocation_id, [(position, answer) for answer in answers])
+    return Delivery(told.results[-1], told.due) if told.results[-1] == "delivered" else Delivery(told.results[-1])
 
 
 async def claimed(bench: Bench, lease: Lease, *, token: str = "t2", worker: str = "w2") -> Claim:

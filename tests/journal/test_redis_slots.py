@@ -72,7 +72,7 @@ def calls_of(store: RedisStore, lease: Lease) -> Sequence[Callable[[], Awaitable
         lambda: store.acknowledge(who, reply=True, sent=[2], cascade=True),
         lambda: store.attach(who, "c", caller=f"{who}:1:2"),
         lambda: store.renew([lease], lease_ms=1),
-        lambda: store.deliver(who, Completion(3, 4, ONE), once="c:3"),
+        lambda: store.answer(who, [(1, Completion(3, 4, ONE))]),
         lambda: store.deliver(who, Cancelled(4), once="x:1"),
         lambda: store.kill(who, output()),
         lambda: store.pause(who, at_ms=1, reason="x"),

@@ -20,6 +20,7 @@ from .store_contract import (
     Bench,
     admission,
     admitted,
+    answered,
     claimed,
     completed,
     entries_of,
@@ -53,7 +54,7 @@ async def test_what_is_delivered_wakes_who_is_suspended(bench: Bench, kind: str)
 async def test_a_worker_that_runs_it_is_hinted(bench: Bench) -> None:
     """On its channel and in the answer; its next append brings the entry."""
     lease = await admitted(bench)
-    answer = await bench.store.deliver(lease.invocation_id, DONE, once="c:4")
+    answer = await answered(bench, lease.invocation_id, DONE)
     assert answer == Delivery("delivered", [HintDue("w1", lease.invocation_id)])
     assert await bench.messages() == [(bench.keys.hints("w1"), lease.invocation_id.encode())]
     appended = await bench.store.append(lease, [run(0)], after=1, seq=1, progress=True)
@@ -74,7 +75,7 @@ async def test_a_worker_that_delivers_to_itself_needs_no_hint(bench: Bench) -> N
 async def test_a_suspension_that_has_not_seen_it_does_not_happen(bench: Bench) -> None:
     """What came a moment before comes back as the answer."""
     lease = await admitted(bench)
-    await bench.store.deliver(lease.invocation_id, DONE, once="c:4")
+    await answered(bench, lease.invocation_id, DONE)
     stays = await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
     assert stays is not None
     assert [entry for _, _, entry in stays.tail or ()] == [DONE]
@@ -84,15 +85,15 @@ async def test_a_suspension_that_has_not_seen_it_does_not_happen(bench: Bench) -
 async def test_a_repeat_is_known(bench: Bench, status: str) -> None:
     """Whatever became of the first one, and whatever the repeat says: nothing is written."""
     lease = await in_status(bench, status)
-    first = await bench.store.deliver(lease, DONE, once="c:4")
+    first = await answered(bench, lease, DONE)
     assert first.result == "delivered"
     await bench.messages()
     before = await bench.dump()
     for entry in (DONE, Completion(4, 9, Success(b"2"))):
-        assert await bench.store.deliver(lease, entry, once="c:4") == Delivery("known")
+        assert await answered(bench, lease, entry) == Delivery("known")
     assert await bench.dump() == before
     assert await bench.messages() == []
-    assert (await bench.store.deliver(lease, DONE, once="c:5")).result == "delivered"
+    assert (await answered(bench, lease, DONE._replace(command_index=5))).result == "delivered"
 
 
 async def in_status(bench: Bench, status: str) -> InvocationId:
@@ -117,35 +118,16 @@ async def in_status(bench: Bench, status: str) -> InvocationId:
 async def test_a_result_wakes_nobody_who_waits_for_something_else(bench: Bench, status: str) -> None:
     """It is in the journal when the invocation goes on."""
     lease = await in_status(bench, status)
-    assert await bench.store.deliver(lease, DONE, once="c:4") == Delivery("delivered", [])
+    assert await answered(bench, lease, DONE) == Delivery("delivered", [])
     assert (await fields_of(bench, lease))["status"] == status
     assert await entries_of(bench, lease) == [DONE]
-
-
-async def test_a_result_that_comes_too_late_is_not_written(bench: Bench) -> None:
-    """There is an outcome, or there is no such invocation; neither has a place for it."""
-    lease = await admitted(bench)
-    await completed(bench, lease)
-    before = await bench.dump()
-    assert await bench.store.deliver(lease.invocation_id, DONE, once="c:4") == Delivery("completed")
-    assert await bench.store.deliver(new_id(), DONE, once="c:4") == Delivery("unknown")
-    assert await bench.dump() == before
-
-
-async def test_an_answer_to_what_the_store_lost_is_a_gap(bench: Bench) -> None:
-    """The command that it answers is not there any more: whoever asks again makes it anew."""
-    lease = await suspended(bench)
-    before = await bench.dump()
-    assert await bench.store.deliver(lease.invocation_id, DONE, once="c:4", position=2) == Delivery("gap")
-    assert await bench.dump() == before
-    assert (await bench.store.deliver(lease.invocation_id, DONE, once="c:4", position=1)).result == "delivered"
 
 
 async def test_names_of_what_came_are_no_fields_for_people(bench: Bench) -> None:
     """Listings show the invocation, and not everything that was ever delivered to it."""
     lease = await admitted(bench)
     for index in range(3):
-        await bench.store.deliver(lease.invocation_id, DONE, once=f"c:{index}")
+        await answered(bench, lease.invocation_id, DONE._replace(command_index=index))
     assert not [name for name in await fields_of(bench, lease.invocation_id) if ":" in name]
     (listed,) = await bench.store.list_invocations("running", invocations_max=9)
     assert listed.fields == await fields_of(bench, lease.invocation_id)
@@ -257,7 +239,7 @@ async def test_only_an_awakeable_is_completed_by_its_id(bench: Bench, kind: str)
     answer = await bench.store.complete_awakeable(lease.invocation_id, Completion(0, 5, Success(b'"x"')))
     assert answer == Delivery("no-awakeable", status=kind)
     assert await bench.dump() == before
-    assert (await bench.store.deliver(lease.invocation_id, Completion(0, 5, Success(b"1")), once="c:0")).due
+    assert (await answered(bench, lease.invocation_id, Completion(0, 5, Success(b"1")))).due
     assert (await bench.store.complete_awakeable(lease.invocation_id, Completion(1, 5, Success(b"1")))).due
 
 
@@ -267,7 +249,7 @@ async def test_a_result_for_an_index_that_another_command_takes_keeps_out_nothin
     forged, real = Completion(0, 5, Success(b'"x"')), Completion(0, 6, Success(b'"y"'))
     assert (await bench.store.complete_awakeable(lease.invocation_id, forged)).result == "delivered"
     await bench.store.append(lease, [OTHERS["call"]], after=2, seq=1, progress=True)
-    assert (await bench.store.deliver(lease.invocation_id, real, once="c:0", position=3)).result == "delivered"
+    assert (await answered(bench, lease.invocation_id, real, position=3)).result == "delivered"
     assert await entries_of(bench, lease.invocation_id) == [forged, OTHERS["call"], real]
 
 
@@ -311,7 +293,7 @@ async def test_what_an_invocation_is_sent_has_a_bound(bench: Bench, what: str) -
     assert await send(RECEIVED_MAX - 1) == "known"
     assert (await fields_of(bench, lease.invocation_id))["length"] == before
     answer = Completion(20_000, 5, Success(b"1"))
-    assert (await bench.store.deliver(lease.invocation_id, answer, once="c:20000")).result == "delivered"
+    assert (await answered(bench, lease.invocation_id, answer)).result == "delivered"
     assert (await bench.store.deliver(lease.invocation_id, Cancelled(5), once="x:1")).result == "delivered"
 
 

@@ -20,6 +20,7 @@ from .store_contract import (
     Dump,
     admission,
     admitted,
+    answered,
     claimed,
     output,
     run,
@@ -54,7 +55,7 @@ WRITES: dict[str, Call] = {
         lease, [SEND, output()], after=1, seq=1, retention_ms=LEASE_MS, journal_retention_ms=LEASE_MS
     ),
     "attach a caller": lambda store, lease: store.attach(lease.invocation_id, "", caller=CALLER),
-    "deliver": lambda store, lease: store.deliver(lease.invocation_id, Completion(3, 4, ONE), once="c:3"),
+    "answer": lambda store, lease: store.answer(lease.invocation_id, [(1, Completion(n, 4, ONE)) for n in (3, 4)]),
     "signal": lambda store, lease: store.deliver(lease.invocation_id, Signalled("go", 4, ONE), once="s:1"),
     "cancel": lambda store, lease: store.deliver(lease.invocation_id, Cancelled(4), once="x:1"),
     "kill": lambda store, lease: store.kill(lease.invocation_id, output()),
@@ -73,7 +74,7 @@ WRITES: dict[str, Call] = {
 TELLS_MORE = {"append", "append nothing", "append effects"}
 
 # Their second answer says that it is one, or that there is nothing to do.
-SAYS_SO = {"deliver", "signal", "cancel", "kill"}
+SAYS_SO = {"answer", "signal", "cancel", "kill"}
 
 
 def without(dump: Dump, member: str) -> Dump:
@@ -138,7 +139,7 @@ async def test_a_write_whose_predecessor_was_lost_is_a_gap(bench: Bench, name: s
     """A failover lost an entry, and somebody outside has filled its place: the length alone would not tell."""
     lease = await admitted(bench)
     await bench.store.append(lease, [run(0)], after=1, seq=1, progress=True)
-    await bench.store.deliver(lease.invocation_id, Completion(9, 4, ONE), once="c:9")
+    await answered(bench, lease.invocation_id, Completion(9, 4, ONE))
     before = await bench.dump()
     third: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: bench.store.append(lease, [run(2)], after=3, seq=3, progress=True),
@@ -157,7 +158,7 @@ async def test_a_write_whose_predecessor_was_lost_is_a_gap(bench: Bench, name: s
 async def test_a_suspension_that_does_not_take_place_uses_no_number(bench: Bench) -> None:
     """Something has come meanwhile: the next write has its number, and a late repeat of it changes nothing."""
     lease = await admitted(bench)
-    await bench.store.deliver(lease.invocation_id, Completion(9, 4, ONE), once="c:9")
+    await answered(bench, lease.invocation_id, Completion(9, 4, ONE))
     stayed = await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
     assert stayed is not None
     await bench.store.append(lease, [run(0)], after=2, seq=1, progress=True)

@@ -27,6 +27,7 @@ from .store_contract import (
     Bench,
     admission,
     admitted,
+    answered,
     completed,
     entries_of,
     fields_of,
@@ -114,7 +115,7 @@ async def test_what_is_hastened_is_done_by_the_next_sweep(bench: Bench) -> None:
 async def test_a_worker_is_hinted_of_what_is_hastened(bench: Bench) -> None:
     """The one that was seen last, once for each slot."""
     lease = await suspended(bench)
-    answer = await bench.store.deliver(lease.invocation_id, Completion(0, 5, Success(b"")), once="c:0")
+    answer = await answered(bench, lease.invocation_id, Completion(0, 5, Success(b"")))
     for worker in ("w2", "w3"):
         await bench.tick()
         await bench.store.heartbeat(worker, {})
@@ -127,7 +128,7 @@ async def test_a_worker_is_hinted_of_what_is_hastened(bench: Bench) -> None:
 async def test_what_is_done_already_is_not_hastened(bench: Bench, late: str) -> None:
     """A deadline that somebody removed does not come back."""
     lease = await suspended(bench)
-    answer = await bench.store.deliver(lease.invocation_id, Completion(0, 5, Success(b"")), once="c:0")
+    answer = await answered(bench, lease.invocation_id, Completion(0, 5, Success(b"")))
     assert answer.due == [ResumeDue(lease.invocation_id, 1, "Greeter")]
     if late == "claimed":
         claim = await bench.store.claim(lease.invocation_id, 1, token="t2", worker="w2", lease_ms=LEASE_MS, at_ms=1)

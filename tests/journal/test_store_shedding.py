@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure.journal.store import Shed
+from perdure.journal.transitions import Shed
 from perdure.schemas.ids import InvocationId, slot_of
 
 from .store_contract import LEASE_MS, MINUTE_MS, SLOTS, Bench, admission, admitted, fields_of, new_id, output

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from perdure.journal.store import SUSPECT_AFTER, Claim, Lease, lost_delay_ms
+from perdure.journal.store import Claim, Lease
+from perdure.journal.transitions import SUSPECT_AFTER, lost_delay_ms
 from perdure.schemas.entries import AttemptFailed
 
 from .store_contract import LEASE_MS, Bench, admitted, claimed, fields_of, run, sweep_all

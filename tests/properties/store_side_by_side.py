@@ -328,21 +328,19 @@ class SideBySide(RuleBasedStateMachine):
         }
         self.call(acts[act])
 
-    @rule(
-        number=NUMBERS,
-        entry=st.sampled_from([Completion(3, 5, ONE), Signalled("go", 5, ONE), Cancelled(5)]),
-        name=st.integers(1, 3),
-        position=st.sampled_from([0, 0, 0, 3]),
-    )
-    def deliver(self, number: int, entry: Completion | Signalled | Cancelled, name: int, position: int) -> None:
+    @rule(number=NUMBERS, entry=st.sampled_from([Signalled("go", 5, ONE), Cancelled(5)]), name=st.integers(1, 3))
+    def deliver(self, number: int, entry: Signalled | Cancelled, name: int) -> None:
         """Something comes from outside."""
         invocation_id, once = self.one(number), f"{type(entry).__name__}:{name}"
-        self.call(lambda store: store.deliver(invocation_id, entry, once=once, position=position))
+        self.call(lambda store: store.deliver(invocation_id, entry, once=once))
 
-    @rule(
-        number=NUMBERS,
-        act=st.sampled_from(["kill", "pause", "pause", "resume", "resume", "purge"]),
-    )
+    @rule(number=NUMBERS, answers=st.lists(st.tuples(st.sampled_from([0, 0, 3]), st.integers(1, 4)), min_size=1))
+    def answer(self, number: int, answers: list[tuple[int, int]]) -> None:
+        """Results of commands come."""
+        brought = [(position, Completion(index, 5, ONE)) for position, index in answers]
+        self.call(lambda store: store.answer(self.one(number), brought))
+
+    @rule(number=NUMBERS, act=st.sampled_from(["kill", "pause", "pause", "resume", "resume", "purge"]))
     def control(self, number: int, act: str) -> None:
         """Somebody takes matters into their own hands."""
         invocation_id = self.one(number)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from perdure.journal.keys import STATUSES
-from perdure.journal.store import CascadeDue, Due, OutgoingDue, Place, ReplyDue, Restart, ResumeDue, Store
+from perdure.journal.store import CascadeDue, Due, OutgoingDue, ReplyDue, Restart, ResumeDue, Store
+from perdure.journal.transitions import Place
 from perdure.schemas.entries import Completion, Input, Run, Sleep
 from tests.journal.store_contract import run, sleep
 

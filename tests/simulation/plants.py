@@ -97,6 +97,15 @@ class LastWins(MemoryStore):
             record.once.discard(once)
         return super().deliver(invocation_id, entry, once=once, **where)
 
+    def answer(
+        self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
+    ) -> asyncio.Future[Any]:
+        """See `Store.answer`."""
+        record = self._record(invocation_id)
+        if record is not None:
+            record.once.difference_update(f"c:{entry.command_index}" for _, entry in answers)
+        return super().answer(invocation_id, answers, here=here)
+
     def complete_awakeable(
         self, invocation_id: InvocationId, entry: Completion, *, here: str = ""
     ) -> asyncio.Future[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perdure.journal.memory_store import MemoryStore
-from perdure.journal.store import Memory, Shed, ShedPlace
+from perdure.journal.transitions import Memory, Shed, ShedPlace
 from perdure.schemas.errors import StoreError
 from perdure.worker.ceiling import BLIND_S, LOOK_S, PACE_MAX, PACE_MIN, ROUND_S, Ceiling
 from tests.waiting import wait_until

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from perdure.journal.store import SUSPECT_AFTER, Claim
+from perdure.journal.store import Claim
+from perdure.journal.transitions import SUSPECT_AFTER
 from perdure.schemas.entries import Paused, Signalled, Success
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Released

@@ -1,0 +1,37 @@
+-- include prelude
+-- Brings answers of what it called, attached to or waited for into a journal. Not fenced; each is known once, by its command.
+-- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
+-- ARGV[1] id  [2] prefix of the hint channels  [3] a worker that needs no hint, or '', then (command index, position, body)
+--     each: the entries that there must be, and that of the completion
+-- Returns {result each, false | {'resume', epoch, service} | {'hint', worker}}; a result is 'delivered', 'known',
+--     'completed', 'unknown' or 'gap', as with `deliver`
+local id, results = ARGV[1], {}
+local h = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'length', 'worker', 'service')
+local refused = not h[2] and 'unknown' or h[1] == 'completed' and 'completed'
+-- What is added here stands for no entry that may be lacking.
+local length, known = tonumber(h[3]), tonumber(h[3])
+for i = 4, #ARGV, 3 do
+  local result = refused
+  if not result and tonumber(ARGV[i + 1]) > known then result = 'gap' end
+  if not result then
+    if redis.call('HSETNX', KEYS[1], 'c:' .. ARGV[i], '1') == 1 then
+      length = length + 1
+      redis.call('XADD', KEYS[2], length .. '-' .. h[2], 'completion', ARGV[i + 2])
+      result = 'delivered'
+    else
+      result = 'known'
+    end
+  end
+  results[#results + 1] = result
+end
+if refused or length == known then return {results, false} end
+redis.call('HSET', KEYS[1], 'length', length)
+if h[1] == 'suspended' then
+  make_ready(KEYS, id, h[1], now_ms())
+  return {results, {'resume', h[2], h[5]}}
+end
+if h[1] == 'running' then
+  if h[4] ~= ARGV[3] then redis.call('PUBLISH', ARGV[2] .. h[4], id) end
+  return {results, {'hint', h[4]}}
+end
+return {results, false}
