@@ -17,7 +17,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 SCRIPTED: Final = _names(
     "del exists hdel hexists hget hgetall hincrby hkeys hlen hmget hset hsetnx llen lpop lrem memory|usage persist "
-    "pexpire pttl publish rpush time unlink xadd xrange zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore"
+    "pexpire pttl publish rpush time unlink xadd xrange xrevrange zadd zcard zrange zrangebyscore zrem zremrangebyscore "
+    "zscore"
 )
 """Commands of the scripts."""
 
@@ -95,6 +96,7 @@ def probes(namespace: str, *, waitaof: bool, cluster: bool) -> list[Right]:
         "unlink": [key],
         "xadd": [key, "*", "f", "v"],
         "xrange": [key, "-", "+"],
+        "xrevrange": [key, "+", "-"],
         "zadd": [key, 1, "m"],
         "zcard": [key],
         "zrange": [key, 0, 0],
