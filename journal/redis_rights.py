@@ -17,8 +17,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 SCRIPTED: Final = _names(
     "del exists hdel hexists hget hgetall hincrby hkeys hlen hmget hset hsetnx llen lpop lrem memory|usage persist "
-    "pexpire pttl publish rpush time unlink xadd xrange xrevrange zadd zcard zrange zrangebyscore zrem zremrangebyscore "
-    "zscore"
+    "pexpire pttl publish rpush time unlink xadd xrange xrevrange zadd zcard zrange zrangebyscore zrem "
+    "zremrangebyscore zscore"
 )
 """Commands of the scripts."""
 
