@@ -19,8 +19,17 @@ LOSS_MS: Final = 10_000
 """How old a write may be that is lost: the barrier passes about once a second while anything is admitted, and the
 append-only file is synced once a second. Five times that is a loss that nothing allows."""
 
+POSTPONED_MS: Final = 3_000
+"""Likewise where Redis was killed and its file left alone: while a sync runs, what Redis has acknowledged waits in its
+memory for up to two seconds, and then is written whether or not the sync has ended.
+
+Source: `flushAppendOnlyFile` of Redis and Valkey, with everysec.
+"""
+
 LATE_MS: Final = 6_000
 """How late somebody is told of a write: connections are black for five seconds at most."""
+
+_LOST_MS: Final = {Kind.REDIS_LOSS: LOSS_MS, Kind.REDIS_KILL: POSTPONED_MS}
 
 
 class Case:
@@ -44,7 +53,9 @@ class Case:
             self.ids[tag] = invocation_id
             self.tags[invocation_id] = tag
         self.requests = {tag: request for request in chronicle.requests for tag in request.tags}
-        self.losses = [deed for deed in chronicle.deeds if deed.kind is Kind.REDIS_LOSS]
+        self.losses = [
+            (deed.begin_ms - _LOST_MS[deed.kind], deed.end_ms) for deed in chronicle.deeds if deed.kind in _LOST_MS
+        ]
         self.effects: dict[str, list[Effect]] = defaultdict(list)
         for effect in chronicle.effects:
             self.effects[effect.invocation_id].append(effect)
@@ -58,7 +69,7 @@ class Case:
 
     def lost_around(self, begin_ms: int, end_ms: int) -> bool:
         """Whether something of that time may have been lost."""
-        return any(loss.begin_ms - LOSS_MS <= end_ms and begin_ms <= loss.end_ms for loss in self.losses)
+        return any(lost_ms <= end_ms and begin_ms <= back_ms for lost_ms, back_ms in self.losses)
 
     def kind_of(self, story: Story) -> str:
         """Of the request that it came of; empty where there is none."""

@@ -185,6 +185,14 @@ def test_loss_of_redis_excuses_what_was_told_shortly_before_it_and_nothing_else(
     assert len(judge(replace(other, deeds=[far]))) == 1
 
 
+def test_death_of_redis_excuses_what_was_told_just_before_it_and_nothing_else() -> None:
+    """What Redis had not given to its file yet, because a sync was running, is lost with its process."""
+    other = request_with(outcome={"tag": "o2"})
+    near, far = (deed(Kind.REDIS_KILL, at_ms=SECOND[0].outcome_ms + gap_ms) for gap_ms in (50, 4_000))
+    assert judge(replace(other, deeds=[near])) == []
+    assert len(judge(replace(other, deeds=[far]))) == 1
+
+
 def test_loss_of_redis_excuses_repeated_steps_near_it_and_nothing_else() -> None:
     """A step that was recorded runs again only where its entry may have been lost."""
     again = replace(GOOD, effects=[*GOOD.effects, EXTRA])
