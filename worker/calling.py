@@ -169,6 +169,8 @@ class Calling:
     ) -> DurableCallFuture[bytes]:
         """Call a handler by name, with the argument's bytes; the result's bytes come back.
 
+        The id of a workflow's run is known once a worker of it has been up (docs/workflows.md).
+
         Raises:
             UsageError: Inside a step, or a name is not one.
         """
@@ -185,6 +187,8 @@ class Calling:
         headers: Mapping[str, str] | None = None,
     ) -> SendHandle:
         """Invoke a handler by name, with the argument's bytes, and go on.
+
+        The id of a workflow's run is known once a worker of it has been up (docs/workflows.md).
 
         Raises:
             UsageError: Inside a step, or a name is not one.

@@ -19,13 +19,13 @@ from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from .broker import Outgoing
 from .client_completions import ClientCompletions
 from .client_controls import ClientControls
-from .client_handle import Handle
+from .client_handle import Find, Handle
 from .client_reading import ClientReading
 from .client_state import ClientState
 from .envelope import NOTHING, Options, Target, checked_id, envelope_of, placed, target_of, untyped_result_of
 from .handler import HandlerMode
 from .outcomes import Expected, Outcomes
-from .service_kinds import read_description
+from .service_kinds import Description, read_description
 from .topics import service_topic
 
 TOPICS_MAX = 1024
@@ -130,7 +130,8 @@ class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
         # Only the record can say that another topic wants the outcome, too.
         if not known or reply_to is not None:
             await self._sender.send(record)
-        return Handle(invocation_id, self, chosen, already_accepted=known)
+        find = self._finder(chosen, options, invocation_id)
+        return Handle(invocation_id, self, chosen, already_accepted=known, _find=find)
 
     @overload
     async def call(
@@ -198,6 +199,9 @@ class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
         try:
             await self._sender.send(record)
             left_s = max(0.0, timeout.total_seconds() - (self._clock.monotonic_ms() - started_ms) / 1000)
+            if find := self._finder(chosen, options, invocation_id):
+                handle: Handle[Any] = Handle(invocation_id, self, chosen, _find=find)
+                return await handle.result(timeout=timedelta(seconds=left_s))
             outcome = await _outcome(outcomes, invocation_id, left_s, sent=True, expected=expected)
             return chosen.result_of(self._opened(outcome))
         finally:
@@ -273,14 +277,35 @@ class Client(ClientControls, ClientCompletions, ClientState, ClientReading):
 
     async def _placed(self, target: Target, options: Options) -> tuple[Target, Options]:
         if target.kind is None:
-            # Known by name only: workers say what it is. Where none ever did there is no topic, either.
-            told = self._told.get(target.service)
-            if told is None:
-                told = read_description(await self._store.description(target.service))
-                if told[0] is not None:
-                    self._told[target.service] = told
-            target = target._replace(kind=told[0], mode=told[1].get(target.handler))
+            # Known by name only: workers say what it is. Where none ever did, `_finder` learns it later.
+            kind, modes = await self._described(target.service)
+            target = target._replace(kind=kind, mode=modes.get(target.handler))
         return target, placed(target, options)
+
+    async def _described(self, service: str) -> Description:
+        told = self._told.get(service)
+        if told is None:
+            told = read_description(await self._store.description(service))
+            if told[0] is not None:
+                self._told[service] = told
+        return told
+
+    def _finder(self, target: Target, options: Options, invocation_id: InvocationId) -> Find | None:
+        """For what is sent by name to a service that nobody has described: how its id is learnt later."""
+        key = options.key
+        if target.kind is not None or key is None:
+            return None
+
+        async def find() -> InvocationId | None:
+            kind, modes = await self._described(target.service)
+            if kind is not None:
+                # A worker gives a workflow's run the one id of its key, whatever its record says.
+                main = modes.get(target.handler) is HandlerMode.MAIN
+                return id_of_workflow(target.service, key) if main else invocation_id
+            # One of another version may have described it in words that say nothing here.
+            return invocation_id if await self._known(invocation_id) else None
+
+        return find
 
     def _start(self, not_before: datetime | None, delay: timedelta | None) -> datetime | None:
         if not_before is not None and delay is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 
@@ -9,12 +10,13 @@ import orjson
 import pytest
 
 from perdure.schemas.commands import Call
-from perdure.schemas.errors import TerminalError
+from perdure.schemas.errors import InvocationNotFoundError, TerminalError
 from perdure.schemas.ids import id_of_workflow
 from perdure.worker.application import Application, app
 from perdure.worker.context import Context
-from perdure.worker.object_context import WorkflowContext
+from perdure.worker.object_context import ObjectContext, WorkflowContext
 from perdure.worker.service import Service
+from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
 from tests.integration.controlled import reach
 from tests.integration.deployment import PATIENCE, Deployment
@@ -140,3 +142,50 @@ async def test_what_nobody_has_described_yet_still_runs_once(deployment: Deploym
             calls = [row.entry async for row in client.journal(handle.invocation_id) if isinstance(row.entry, Call)]
             assert [call.invocation_id for call in calls] == [told]
         assert parties.runs == {"k": 1}
+
+
+async def test_a_client_that_was_first_finds_the_run(deployment: Deployment, parties: Parties) -> None:
+    """It sent by name before any worker had said that this is a workflow; its handle waits for the run of the key."""
+    run = id_of_workflow("Sign", "k")
+    async with deployment.sender(parties.far), deployment.client() as client:
+        first = await client.send("Sign/run", "ada", key="k")
+        with pytest.raises(TimeoutError, match=f"{first.invocation_id} had no outcome in time: no worker"):
+            await first.result(timeout=timedelta(milliseconds=50))
+        with pytest.raises(InvocationNotFoundError):
+            await first.status()
+        waiting = asyncio.create_task(first.result(timeout=PATIENCE))
+        calling = asyncio.create_task(client.call("Sign/run", "ada", key="k", timeout=PATIENCE))
+        async with deployment.worker(parties.far):
+            await wait_until(lambda: parties.runs["k"], description="the run began")
+            assert (await first.status()).id == run
+            second = await client.send("Sign/run", "bob", key="k")
+            assert (second.invocation_id, second.already_accepted) == (run, True)
+            await client.send_signal(run, "go", "lovelace")
+            assert await waiting == await calling == await second.result(timeout=PATIENCE) == "ada lovelace"
+        assert parties.runs == {"k": 1}
+
+
+async def test_a_client_that_was_first_cancels_the_run(plain: Deployment, parties: Parties) -> None:
+    """What a handle does, it does to the run."""
+    async with plain.sender(parties.far), plain.client() as client:
+        first = await client.send("Sign/run", "ada", key="k", idempotency_key="mine")
+        async with plain.worker(parties.far):
+            await wait_until(lambda: parties.runs["k"], description="the run began")
+            assert (await first.cancel()).invocation_id == id_of_workflow("Sign", "k")
+            with pytest.raises(TerminalError, match="cancelled"):
+                await first.result(timeout=PATIENCE)
+
+
+async def test_what_is_no_main_keeps_its_id(plain: Deployment, parties: Parties) -> None:
+    """An exclusive handler that nobody had described yet is not taken for a run."""
+    thing = VirtualObject("Thing")
+
+    @thing.handler()
+    async def double(ctx: ObjectContext, number: int) -> int:
+        return 2 * number
+
+    async with plain.sender(app([thing])), plain.client() as client:
+        first = await client.send("Thing/double", 2, key="k")
+        async with plain.worker(app([thing])):
+            assert await first.result(timeout=PATIENCE) == 4
+            assert (await first.status()).id == first.invocation_id
