@@ -65,6 +65,11 @@ class Barrier:
         vouched = all(node.has_waitaof for node in self._nodes.values())
         return 0 if vouched or not self._fsync else UNFSYNCED_LAG_MS
 
+    @property
+    def changes(self) -> int:
+        """The number that the last pass returned or, where it could not be passed, would have; 0 before the first."""
+        return self._asked
+
     async def pass_(self) -> int:
         """Return once everything that was written `lag_ms` before the call is durable.
 

@@ -6,6 +6,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+from .barrier import Barrier
+from .cluster_store import ClusterStore
 from .cluster_wire import ClusterWire
 from .keys import Keys
 from .link import Endpoint, Locate
@@ -41,20 +43,23 @@ def locator(config: RedisConfig) -> Locate:
 
 
 @contextlib.asynccontextmanager
-async def connected_store(config: RedisConfig, keys: Keys, *, name: str) -> AsyncIterator[RedisStore]:
+async def connected_store(
+    config: RedisConfig, keys: Keys, *, name: str, barrier: Barrier | None = None
+) -> AsyncIterator[RedisStore]:
     """Connect while the block runs. Calls wait while Redis is away: bound them with `asyncio.timeout`.
 
     Args:
         config: Where Redis is.
         keys: The namespace's.
         name: The connection's name, for `CLIENT LIST`.
+        barrier: Of who acknowledges what was sent, as workers do: see `cluster_store`. One server needs none for that.
 
     Raises:
         SettingsError: A certificate file cannot be used.
     """
     if config.cluster:
         async with ClusterWire(config, script_texts(), name=name) as wires:
-            yield RedisStore(wires, keys)
+            yield RedisStore(wires, keys) if barrier is None else ClusterStore(wires, keys, barrier)
     else:
         async with Wire(locator(config), script_texts(), name=name) as wire:
             yield RedisStore(wire, keys)

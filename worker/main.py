@@ -136,10 +136,11 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         # Not waited for: a thread that blocks for ever must not keep the process.
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         await _enter_lifespan(application, stack)
-        store = await stack.enter_async_context(connected_store(config, keys, name=f"perdure-{worker}"))
-        await store.describe(describe_services(application))
         barrier = Barrier(config, worker, keys, replicas=settings.replicas, fsync=fsyncs)
         stack.push_async_callback(barrier.close)
+        connected = connected_store(config, keys, name=f"perdure-{worker}", barrier=barrier)
+        store = await stack.enter_async_context(connected)
+        await store.describe(describe_services(application))
         broker = _broker(application, settings, worker, around.clock)
         feeds = [
             _feed(group, subscriptions, settings, worker, store, around.clock)

@@ -16,8 +16,10 @@ from perdure.journal.redis_config import RedisConfig
 from perdure.journal.redis_store import RedisStore
 from perdure.journal.redis_topology import cluster_slot
 from perdure.journal.renewer import ThreadRenewer
-from perdure.journal.store import Claimed, Lease
+from perdure.journal.store import Admission, Claimed, Lease
+from perdure.schemas.commands import Send
 from perdure.schemas.errors import StoreError
+from perdure.worker.server_process import ServerProcess
 from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, started
 from tests.waiting import wait_until
 
@@ -127,3 +129,69 @@ async def test_leases_are_renewed_where_they_are(cluster: RedisCluster, store: R
         await wait_until(renewed, timeout_s=20, description="a replica took over")
     finally:
         await asyncio.to_thread(renewer.close)
+
+
+async def test_a_call_that_a_node_has_lost_is_not_acknowledged(cluster: RedisCluster) -> None:
+    """The callee's node dies before its replica has the call, and the caller's has not been told that it arrived."""
+    config = RedisConfig.from_url(cluster.url)
+    barrier = Barrier(config, "w", KEYS, replicas=1, timeout_ms=1_000)
+    try:
+        async with connected_store(config, KEYS, name="test", barrier=barrier) as store:
+            caller, callee = await apart(cluster, store)
+            await passes(barrier)
+            replica = await replica_of(cluster, callee)
+            await replica.kill()
+            as_of = store.losses
+            called = await store.admit(callee, lease_ms=LEASE_MS)
+            assert isinstance(called, Claimed)
+            await store.acknowledge(caller.invocation_id, sent=[2], as_of=as_of)
+            victim = await cluster.primary_of(KEYS.of(callee.invocation_id).invocation)
+            await victim.kill()
+            await replica.start()
+            assert await store.read_invocation(callee.invocation_id) is None
+            assert await owed(store, caller) == "1"
+            # It is made again, which counts when the replica has it on its disk.
+            await victim.start()
+            await cluster.settled()
+            await passes(barrier)
+
+            async def acknowledged() -> bool:
+                as_of = store.losses
+                await store.admit(callee, lease_ms=LEASE_MS)
+                await store.acknowledge(caller.invocation_id, sent=[2], as_of=as_of)
+                return await owed(store, caller) == "0"
+
+            await wait_until(acknowledged, timeout_s=20, description="it is known to have arrived")
+    finally:
+        await barrier.close()
+
+
+async def apart(cluster: RedisCluster, store: RedisStore) -> tuple[Lease, Admission]:
+    """One that runs and has called another one, which is to be admitted on another node."""
+    caller = await store.admit(admission(), lease_ms=LEASE_MS)
+    assert isinstance(caller, Claimed)
+    home = await cluster.primary_of(KEYS.of(caller.lease.invocation_id).invocation)
+    while True:
+        callee = admission()
+        if await cluster.primary_of(KEYS.of(callee.invocation_id).invocation) is not home:
+            break
+    sent = Send(0, 5, "Greeter", "greet", None, callee.invocation_id, "", (), 0, b"1")
+    await store.append(caller.lease, [sent], after=1, seq=1, progress=False)
+    return caller.lease, callee
+
+
+async def replica_of(cluster: RedisCluster, admitted: Admission) -> ServerProcess:
+    """The replica of the node that an invocation is on."""
+    primary = await cluster.primary_of(KEYS.of(admitted.invocation_id).invocation)
+    for node in cluster.nodes:
+        role = await ask(node, "ROLE")
+        if role[0] == b"slave" and role[2] == primary.port:
+            return node
+    raise AssertionError("it has no replica")
+
+
+async def owed(store: RedisStore, lease: Lease) -> str:
+    """How many entries of a journal are not acknowledged."""
+    summary = await store.read_invocation(lease.invocation_id)
+    assert summary is not None, "it is on a node that lives"
+    return summary.fields["outgoing"]
