@@ -33,10 +33,12 @@ class Handle(Generic[Result]):
         invocation_id: Its id. Only what was sent by name, with a key, to a service that no worker had described yet
             (none ever ran) may have another one: if that is a workflow's `main`, its run has the id of the key. What
             this handle does it does to that, and `status()` has its id.
-        already_accepted: `True`: it was admitted before this send, which therefore sent nothing. `False`: it was not
-            there yet when the send looked. That is no promise to be the first one: another record of the same `id`,
-            idempotency key or workflow key may be on its way through Kafka, and whichever is read first makes the one
-            invocation. `status()` names that record once it is admitted (`source`).
+        already_accepted: A look that the send took. `True`: it was admitted before, and nothing was sent (but a record
+            that names a `reply_to`, which gets the outcome). `False`: it was not there yet, or this send has a new id.
+            That is no promise to be the first one: another record of the same `id`, idempotency key or workflow key may
+            be on its way through Kafka, and several senders may be told `False`. Whichever record is read first makes
+            the one invocation; `status()` names it once it is admitted (`source`), and what it brought is what the
+            handler has. `True`, unasked, for handles of `attach` and `workflow_run`, which send nothing.
     """
 
     invocation_id: InvocationId

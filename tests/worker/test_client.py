@@ -303,6 +303,10 @@ async def test_an_idempotency_key_gives_one_invocation(client: Client, worker: F
     assert await again.result(timeout=PATIENCE) == Receipt(total=3)
     late = await client.send(buy, Order(item="tea"), idempotency_key="o-1")
     assert (late.invocation_id, late.already_accepted) == (first.invocation_id, True)
+    # Nothing was sent for that one; the next record is for the reply, and changes nothing else.
+    replied = await client.send(buy, Order(item="tea"), idempotency_key="o-1", reply_to="replies")
+    assert replied.already_accepted
+    assert [(await worker.receive()).reply_to for _ in range(2)] == [None, "replies"]
 
 
 async def test_options_travel_in_the_envelope(client: Client, worker: FakeWorker) -> None:

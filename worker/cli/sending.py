@@ -72,7 +72,9 @@ def send(
         return
     typer.echo(invocation_id)
     if handle.already_accepted:
-        note("It was accepted before; nothing was sent.")
+        note(
+            f"It was accepted before; {'nothing was sent' if reply_to is None else f'its outcome goes to {reply_to}'}."
+        )
     if sys.stdout.isatty():
         note(f"Look at it with: perdure journal show {invocation_id}")
 
