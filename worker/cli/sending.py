@@ -72,9 +72,8 @@ def send(
         return
     typer.echo(invocation_id)
     if handle.already_accepted:
-        note(
-            f"It was accepted before; {'nothing was sent' if reply_to is None else f'its outcome goes to {reply_to}'}."
-        )
+        done = "nothing was sent" if reply_to is None else f"its outcome goes to {reply_to}, too"
+        note(f"It was accepted before; {done}.")
     if sys.stdout.isatty():
         note(f"Look at it with: perdure journal show {invocation_id}")
 

@@ -57,6 +57,11 @@ async def test_sends_print_the_id(worker: asyncio.subprocess.Process, perdure: C
         return await status_of(sent.stdout.strip()) == "scheduled"
 
     await wait_until(scheduled)
+    told = [
+        await perdure("send", "Shop/ping", "--id", sent.stdout.strip(), *more) for more in ([], ["--reply-to", "r"])
+    ]
+    assert "It was accepted before; nothing was sent." in told[0].stderr
+    assert "It was accepted before; its outcome goes to r, too." in told[1].stderr
     once = orjson.loads((await perdure("send", "Shop/ping", "--idempotency-key", "k", "--json")).stdout)
     assert not once["already_accepted"]
 
