@@ -31,6 +31,7 @@ from perdure.schemas.records import Resume, decode_resume, encode_reply
 
 from .admissions import admission_of, first_claim
 from .application import Application
+from .arrivals import Arrivals, Fetched
 from .broker import Outgoing, Partition, Record
 from .clock import Clock
 from .dead_letters import unreadable_letter
@@ -52,19 +53,12 @@ class IntakeLimits(NamedTuple):
     dead_letter_topic: str
 
 
-class Fetched(NamedTuple):
-    """A record, with the generation of its partition's assignment."""
-
-    record: Record
-    generation: int
-
-
 class Progress(NamedTuple):
     """Who is told what became of records: `committer.Committer`.
 
     Attributes:
         settled: The offset of this record may move.
-        current: Whether this record is still this worker's to take.
+        current: Whether this record is this worker's, and its offset has not moved.
     """
 
     settled: Callable[[Record, int], None]
@@ -120,6 +114,7 @@ class Intake:
         self._begun = 0
         self._progress = progress
         self._waiting: dict[Partition, deque[Fetched]] = {}
+        self._arrivals = Arrivals(progress.current)
 
     async def take(self, records: Iterable[Fetched]) -> int:
         """Admit or claim a batch: one round trip, then everything runs.
@@ -136,7 +131,7 @@ class Intake:
             if partition not in self._waiting:
                 self._waiting[partition] = deque()
                 logger.warning(
-                    "the queue of %s is full: %s/%d waits at offset %d until there is room",
+                    "the queue of %s is full, or lacks what comes before: %s/%d waits at offset %d until there is room",
                     admission.target,
                     *partition,
                     fetched.record.offset,
@@ -179,35 +174,40 @@ class Intake:
 
     def _goes_on(self, partition: Partition) -> None:
         del self._waiting[partition]
+        self._arrivals.forget(partition)
         logger.info("%s/%d goes on", *partition)
 
     async def _offer(self, records: Iterable[Fetched]) -> list[tuple[Fetched, Admission]]:
         """Admit and claim; returns what a full queue refused, in order."""
         admissions: list[tuple[Fetched, Admission, Awaitable[Admitted]]] = []
         claims: list[tuple[Fetched, Lease, Awaitable[Claim | None]]] = []
-        ahead: dict[str, InvocationId] = {}
         for fetched in records:
             try:
                 if fetched.record.partition.topic in self._resumes:
                     claims.append((fetched, *self._claim(self._resume(fetched.record))))
                 else:
-                    admission = self._admission(fetched.record, ahead)
+                    admission = self._arrivals.placed(fetched, self._admission(fetched.record))
                     admissions.append((fetched, admission, self._admit(admission)))
             except DecodeError as error:
                 self._bury(fetched, str(error))
         answers = asyncio.gather(*(claim for *_, claim in claims), return_exceptions=True)
-        refused = []
+        refused, left_behind = [], []
         for fetched, admission, reply in admissions:
             try:
                 admitted = await reply
                 if isinstance(admitted, Full):
                     refused.append((fetched, admission))
                 else:
+                    self._arrivals.answered(fetched)
                     self._admitted(fetched, admission, admitted)
             except PerdureError as error:
+                self._arrivals.answered(fetched)
                 self._left_behind(fetched.record, error)
+                left_behind.append(admission.invocation_id)
             finally:
                 self._expected.pop(admission.token, None)
+        if left_behind:
+            self._arrivals.left_behind(left_behind)
         for (fetched, lease, _), claim in zip(claims, await answers, strict=True):
             match claim:
                 case PerdureError():
@@ -251,7 +251,10 @@ class Intake:
                     # A lost claim leaves its invocation ready, and its attempt may have ended here in good faith.
                     claims.append(self._claim(self._resume(record)))
                 else:
-                    admission = self._admission(record, ahead)
+                    admission = self._admission(record)
+                    if admission.mode:
+                        admission = admission._replace(behind=ahead.get(admission.target, ""))
+                        ahead[admission.target] = admission.invocation_id
                     admissions.append((admission, self._admit(admission)))
             except DecodeError:
                 # It is a dead letter, which does not depend on Redis.
@@ -317,14 +320,8 @@ class Intake:
         )
         return lease, claim
 
-    def _admission(self, record: Record, ahead: dict[str, InvocationId]) -> Admission:
-        """What is to be admitted; `ahead` has the last one of this batch for each object."""
-        admission = admission_of(self._application, self._read(record), token=self._new_token(), worker=self._worker)
-        if not admission.mode:
-            return admission
-        behind = ahead.get(admission.target, "")
-        ahead[admission.target] = admission.invocation_id
-        return admission._replace(behind=behind) if behind else admission
+    def _admission(self, record: Record) -> Admission:
+        return admission_of(self._application, self._read(record), token=self._new_token(), worker=self._worker)
 
     def _admitted(self, fetched: Fetched, admission: Admission, admitted: Admitted) -> None:
         match admitted:

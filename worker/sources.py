@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from .arrivals import Fetched
 from .broker import Broker, Partition
 from .clock import Clock
 from .committer import Committer
-from .intake import Fetched, Intake
+from .intake import Intake
 from .subscriptions import Subscription
 
 BATCH_MAX = 500

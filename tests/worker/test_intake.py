@@ -16,9 +16,10 @@ from perdure.schemas.entries import Outcome, Output, Success
 from perdure.schemas.errors import StoreError
 from perdure.schemas.records import Resume
 from perdure.worker.application import app
+from perdure.worker.arrivals import Fetched
 from perdure.worker.broker import Headers, Partition, Record
 from perdure.worker.context import Context
-from perdure.worker.intake import Fetched, Intake, IntakeLimits, Progress
+from perdure.worker.intake import Intake, IntakeLimits, Progress
 from perdure.worker.outbox import Outbox
 from perdure.worker.readings import EnvelopeReading
 from perdure.worker.service import Service

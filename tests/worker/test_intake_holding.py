@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable
@@ -14,8 +15,9 @@ from perdure.journal.store import Admission, Admitted, Claim
 from perdure.schemas.entries import Output, Success
 from perdure.schemas.errors import StoreError
 from perdure.worker.application import app
+from perdure.worker.arrivals import Fetched
 from perdure.worker.broker import Partition, Record
-from perdure.worker.intake import Fetched, Intake, IntakeLimits, Progress
+from perdure.worker.intake import Intake, IntakeLimits, Progress
 from perdure.worker.outbox import Outbox
 from perdure.worker.readings import SubscriptionReading
 from perdure.worker.subscriptions import Subscription
@@ -36,6 +38,7 @@ class Scene:
         self.running: list[Claim] = []
         self.settled: list[int] = []
         self.generation = 1
+        self.durable: set[int] = set()
         self._tokens = itertools.count(1)
         basket = VirtualObject("Basket", queue_max=2)
 
@@ -60,7 +63,7 @@ class Scene:
             start=self.running.append,
             progress=Progress(
                 settled=lambda record, generation: self.settled.append(record.offset),
-                current=lambda record, generation: generation == self.generation,
+                current=lambda record, generation: generation == self.generation and record.offset not in self.durable,
             ),
             tell=lambda caller, outcome, then: then(),
         )
@@ -106,7 +109,7 @@ async def test_what_a_full_queue_refuses_is_kept_in_order(scene: Scene, caplog: 
     assert scene.settled == list(range(8))
     assert not scene.intake.held()
     assert [message.split()[-1] for message in caplog.messages] == ["room", "on"]
-    assert "the queue of Basket/hot is full: orders/0 waits at offset 3" in caplog.text
+    assert "the queue of Basket/hot is full, or lacks what comes before: orders/0 waits at offset 3" in caplog.text
     assert scene.intake.expected() == []
 
 
@@ -123,6 +126,55 @@ async def test_each_comes_behind_the_one_before_it(scene: Scene, monkeypatch: py
     await scene.intake.take([Fetched(record, 1) for record in records])
     ids = [admission.invocation_id for admission in asked]
     assert [admission.behind for admission in asked] == ["", "", *ids[:4]]
+
+
+def lose_everything(scene: Scene) -> None:
+    """The store fails over to a server that has nothing."""
+    scene.store.__init__(scene.clock, slots=4)  # type: ignore[misc] # it is to be as it was made
+    scene.running.clear()
+
+
+async def test_nothing_overtakes_what_a_failover_has_lost(scene: Scene) -> None:
+    """What comes next waits until it is admitted again, though the queue of the object is empty."""
+    await scene.take(range(1))
+    lose_everything(scene)
+    await scene.take(range(1, 3))
+    await scene.intake.take_held(500)
+    await scene.intake.take_held(500)
+    assert scene.running == []
+    assert scene.settled == [0]
+    await scene.intake.take_again([Record(P0, 0, 0, b"hot", b"0", ())])
+    await scene.intake.take_held(500)
+    assert not scene.intake.held()
+    assert [await scene.finish() for _ in range(3)] == [0, 1, 2]
+
+
+async def test_what_is_durable_is_not_waited_for(scene: Scene) -> None:
+    """It cannot be lost; that it is not there any more only means that it is long over."""
+    await scene.take(range(1))
+    lose_everything(scene)
+    scene.durable.add(0)
+    await scene.take(range(1, 2))
+    assert [await scene.finish()] == [1]
+
+
+async def test_what_is_left_behind_is_not_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that the store refuses comes again with a later worker; those that came with it and after it go on."""
+    admit = scene.store.admit
+
+    def refusing(admission: Admission, *, lease_ms: int) -> Awaitable[Admitted]:
+        if admission.input.value == b"0":
+            raise_later = asyncio.get_running_loop().create_future()
+            raise_later.set_exception(StoreError("It is too large."))
+            return raise_later
+        return admit(admission, lease_ms=lease_ms)
+
+    monkeypatch.setattr(scene.store, "admit", refusing)
+    await scene.take(range(2))
+    await scene.intake.take_held(500)
+    await scene.take(range(2, 3))
+    assert scene.settled == [1, 2]
+    assert [await scene.finish() for _ in range(2)] == [1, 2]
 
 
 async def test_other_keys_of_the_batch_are_admitted(scene: Scene) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Set
 
 import pytest
 
+from perdure.worker.arrivals import Fetched
 from perdure.worker.broker import NONE_HELD, Partition, Record
 from perdure.worker.committer import Committer
-from perdure.worker.intake import Fetched
 from perdure.worker.sources import BATCH_MAX, GATHER_MS, Source, Turns
 from tests.waiting import wait_until
 from tests.worker.attempt_stage import SkippingClock
