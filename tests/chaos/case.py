@@ -12,7 +12,7 @@ from tests.process.effects import Effect
 from tests.process.history import Story
 
 from .chronicle import Chronicle
-from .request import KILLED_TEXT, Request, failure_text
+from .request import KILLED_TEXT, failure_text
 from .schedule import Kind
 
 LOSS_MS: Final = 10_000
@@ -81,10 +81,6 @@ class Case:
         invocation_id = effect.invocation_id
         outcome = self.outcomes.get(self.tags.get(invocation_id, ""))
         return outcome == KILLED_TEXT or (invocation_id in self.chronicle.shed and isinstance(outcome, str))
-
-    def comes_again(self, request: Request) -> bool:
-        """Whether its admission may have been lost, and come again behind what was admitted meanwhile."""
-        return self.lost_around(request.sent_ms, max(request.sent_ms, request.acknowledged_ms))
 
     def touched_by_loss(self, story: Story) -> bool:
         """Whether Redis may have lost something of an invocation."""

@@ -137,14 +137,13 @@ def _balances(case: Case) -> Iterator[str]:
 
 
 def _order(case: Case) -> Iterator[str]:
-    """A client's orders to one account are done in the order in which Kafka has them, but for what was lost.
+    """A client's orders to one account are done in the order in which Kafka has them.
 
     A topic that gets another partition has a key's later records somewhere else, once, from a moment on that only the
     producer knows: before it and after it the order holds.
     """
     grown = any(deed.kind is Kind.PARTITIONS for deed in case.chronicle.deeds)
-    orders = [request for request in case.chronicle.requests if request.kind == "order"]
-    numbers = {request.tag: request.number for request in orders if not case.comes_again(request)}
+    numbers = {request.tag: request.number for request in case.chronicle.requests if request.kind == "order"}
     for account, receipts in _receipts(case).items():
         done = [numbers[tag] for _, _, _, tag in receipts if tag in numbers]
         if _in_order(done):

@@ -219,13 +219,6 @@ def test_order_may_break_once_where_a_topic_grew() -> None:
     assert judge(replace(swapped(), deeds=[deed(Kind.PARTITIONS, at_ms=0)])) == []
 
 
-def test_order_may_break_where_admissions_were_lost() -> None:
-    """An order that was admitted shortly before a loss comes again, perhaps behind later ones; no other does."""
-    near, far = (deed(Kind.REDIS_LOSS, at_ms=FAR_MS + gap_ms) for gap_ms in (50, 60_000))
-    assert judge(replace(swapped(), deeds=[near])) == []
-    assert judge(replace(swapped(), deeds=[far])) != []
-
-
 def test_balances_go_on_from_the_round_before() -> None:
     """A round begins with what accounts held."""
     late = replace(GOOD, before={"a": Balance(5, 50)}, after={"a": Balance(7, 54)})

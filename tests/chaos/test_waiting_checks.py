@@ -302,13 +302,6 @@ def test_loss_of_redis_excuses_what_was_taken_shortly_before_it() -> None:
     assert judge(replace(good, deeds=[far])) != []
 
 
-def test_loss_of_redis_excuses_records_that_come_again_out_of_their_order() -> None:
-    """What was admitted shortly before a loss may come again behind what was admitted after it."""
-    near, far = (Deed(Kind.REDIS_LOSS, at_ms, at_ms + 9, (), "seen") for at_ms in (BEGIN_MS + 50, BEGIN_MS + 60_000))
-    assert judge(replace(overtaken(), deeds=[near])) == []
-    assert judge(replace(overtaken(), deeds=[far])) != []
-
-
 def test_failures_need_no_journal_where_redis_was_full() -> None:
     """What was cancelled or killed counts by its outcome where Redis had to make room for others."""
     good = chronicle(*GOOD, deeds=[Deed(Kind.REDIS_FULL, 0, 1, (), "seen")])

@@ -108,7 +108,7 @@ def _first(case: Case, request: Request, offer: Request | None, value: Any) -> I
 
 
 def fed(case: Case) -> Iterator[str]:
-    """Each record that Kafka has is processed once, those of one key in their order, but for what Redis lost."""
+    """Each record that Kafka has is processed once, those of one key in their order; none is lost."""
     records = {request.tag: request for request in _of_kind(case, FED)}
     for request in records.values():
         if request.acknowledged_ms and request.tag not in case.outcomes:
@@ -122,8 +122,6 @@ def fed(case: Case) -> Iterator[str]:
     places = {invocation_id: (key, partition, offset) for invocation_id, key, partition, offset in taken}
     for effect in case.chronicle.effects:
         if effect.invocation_id in places and effect.execution in case.recorded:
-            if case.comes_again(records[case.tags[effect.invocation_id]]):
-                continue
             key, partition, offset = places[effect.invocation_id]
             offsets[key, partition].append(offset)
     for (key, partition), order in offsets.items():
