@@ -54,7 +54,7 @@ class Environment:
     Attributes:
         servers: `embedded` (Valkey and a Kafka-protocol broker) or `apache` (Kafka, and the machine's Redis).
         fsync: When Redis writes through to the disk.
-        fetch_max_wait_ms: The worker's; by default EMBEDDED_FETCH_MAX_WAIT_MS on the embedded servers.
+        fetch_max_wait_ms: The worker's; by default that of the settings or, on the embedded servers, of the scenario.
         profile: Where to write a cProfile of the worker, if one is wanted. Slows it down to about a half.
     """
 
@@ -81,7 +81,7 @@ class Servers:
             # The embedded broker answers a join after half a session, and a held fetch only when its time is over.
             kafka_assignment="manual" if embedded else "group",
             topic_partitions=TOPIC_PARTITIONS if embedded else None,
-            kafka_fetch_max_wait_ms=environment.fetch_max_wait_ms or (EMBEDDED_FETCH_MAX_WAIT_MS if embedded else None),
+            kafka_fetch_max_wait_ms=environment.fetch_max_wait_ms,
         )
 
     async def versions(self, environment: Environment) -> dict[str, str]:

@@ -33,13 +33,13 @@ def note(what: str) -> None:
 
 def wrap() -> None:
     """Have the worker's parts say when they are passed."""
-    take: Callable[..., Awaitable[None]] = Intake.take
+    take: Callable[..., Awaitable[int]] = Intake.take
     start: Callable[..., None] = Attempts.start
     complete: Callable[..., Awaitable[Concluded]] = RedisStore.complete
 
-    async def taking(intake: Intake, records: Sequence[tuple[Record, int]]) -> None:
+    async def taking(intake: Intake, records: Sequence[tuple[Record, int]]) -> int:
         note("fetched")
-        await take(intake, records)
+        return await take(intake, records)
 
     def starting(attempts: Attempts, claim: Claim) -> None:
         note("admitted")

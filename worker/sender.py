@@ -8,6 +8,8 @@ from types import TracebackType
 from perdure.schemas.errors import BrokerError, SettingsError
 
 from .broker import Outgoing
+from .clock import SystemClock
+from .gathering import Gathering
 from .kafka import Producer
 from .kafka_admin import describe_cluster
 from .kafka_closing import retrieve
@@ -27,6 +29,7 @@ class Sender:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._starting = asyncio.Lock()
         self._left = False
+        self._gathering = Gathering(SystemClock())
 
     async def __aenter__(self) -> Sender:
         self._left = False
@@ -55,6 +58,7 @@ class Sender:
         """
         if outgoing.topic not in self._topics and not self._left:
             await self._find(outgoing.topic)
+        await self._gathering.pass_()
         producer = self._producer
         if producer is None or producer.ended():
             producer = await self._start()
