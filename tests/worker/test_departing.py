@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers get little time to tidy up."""
-    monkeypatch.setattr(departing, "OVERDUE_S", 0.03)
+    monkeypatch.setattr(departing, "OVERDUE_S", 0.2)
 
 
 def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -92,6 +92,8 @@ async def hangs(ctx: Context) -> str:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 @pytest.mark.usefixtures("hasty")
+# On a machine with much else to do one that tidies up is let go before it has ended by itself.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_who_swallows_a_suspension_is_named(
     plain_stage: Stage, caplog: pytest.LogCaptureFixture, handler: Callable[[Context], Awaitable[str]], what: str
 ) -> None:
