@@ -14,7 +14,7 @@ from .arena import Place
 from .backlog import judge
 from .judging import Judged, Verdict, per_second
 from .ledger import Done, Ledger
-from .long_run import GROWTH_MAX, growth_of
+from .long_run import GROWTH_MAX, growth_of, of_calls
 from .scenarios import SCENARIOS
 
 
@@ -74,7 +74,7 @@ def test_growth_is_the_slope_of_a_line() -> None:
 @pytest.mark.parametrize("name", GROWTH_MAX)
 def test_growth_of_each_kind_is_judged(name: str) -> None:
     """What rises steadily is told by its name, in the steps of a leak too; what swings around a level is not."""
-    level = {"worker_mb": 70.0, "descriptors": 22, "tasks": 30, "redis_mb": 3.5, "redis_keys": 1_500}
+    level = {"worker_mb": 70.0, "descriptors": 22, "tasks": 30, "redis_mb": 3.5, "redis_keys_s": 7.0}
     swinging = [
         {"s": 10.0 * n, **{kind: value * (1 + 0.03 * (n % 3)) for kind, value in level.items()}} for n in range(90)
     ]
@@ -82,6 +82,19 @@ def test_growth_of_each_kind_is_judged(name: str) -> None:
     rising = [{**row, name: row[name] * (1 + row["s"] / 600)} for row in swinging]
     broken = [verdict.what for verdict in growth_of(rising) if not verdict.holds]
     assert [what.split(",")[0] for what in broken] == [name]
+
+
+@pytest.mark.parametrize(("leaks", "told"), [(0, []), (3, ["redis_keys_s"])])
+def test_keys_are_judged_by_how_many_calls_there_are(leaks: int, told: list[str]) -> None:
+    """More calls leave more keys for their retention; keys that nobody removes are told, whatever the calls do."""
+    rows, calls = [], 0
+    for number in range(90):
+        rate = 100 + 3 * number
+        calls += 10 * rate
+        rows.append({"s": 10.0 * (number + 1), "calls": calls, "redis_keys": 7 * rate + leaks * 10 * number})
+    found = {"worker_mb": 70, "descriptors": 22, "tasks": 30, "redis_mb": 3}
+    broken = [verdict.what for verdict in growth_of([{**row, **found} for row in of_calls(rows)]) if not verdict.holds]
+    assert [what.split(",")[0] for what in broken] == told
 
 
 def test_the_ledger_keeps_what_is_written(tmp_path: Path) -> None:
