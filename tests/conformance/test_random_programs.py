@@ -14,6 +14,7 @@ from perdure.journal.store import Caller
 from perdure.schemas.commands import Call, Send
 from perdure.schemas.entries import Outcome
 from perdure.schemas.ids import InvocationId, id_of_call
+from perdure.worker.answering import Answering
 from perdure.worker.clock import system_random
 from perdure.worker.dispatch import Dispatcher
 from perdure.worker.settings import Settings
@@ -143,16 +144,16 @@ async def test_a_call_that_is_sent_twice_is_caught(
 async def test_an_outcome_that_is_not_told_is_caught(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a dispatcher that loses the outcomes of calls, the journals of what is stuck are shown."""
-    tell = Dispatcher._tell
+    """With a worker that loses the outcomes of calls, the journals of what is stuck are shown."""
+    tell = Answering.tell
     told = 0
 
-    async def planted(self: Dispatcher, caller: Caller, outcome: Outcome) -> bool:
+    async def planted(self: Answering, caller: Caller, outcome: Outcome) -> bool:
         nonlocal told
         told += 1
         return True if told >= 3 else await tell(self, caller, outcome)
 
-    monkeypatch.setattr(Dispatcher, "_tell", planted)
+    monkeypatch.setattr(Answering, "tell", planted)
     await _caught(settings, tmp_path, "Nothing moved", patience_s=3.0)
 
 

@@ -72,7 +72,8 @@ async def test_handler_that_blocks_from_its_first_instant_keeps_its_lease(stage:
 async def test_loop_blocked_for_too_long_loses_its_leases(stage: Stage) -> None:
     """Beyond the limit another worker takes over, and the blocked one is refused when it goes on."""
     blocked = await stage.start_ready(lease_s="1", block_ms_max="1000")
-    await stage.send("blocking", Act("step"), Act("block", 4_000), Act("step"))
+    # For longer than another worker takes to start on a machine with much else to do.
+    await stage.send("blocking", Act("step"), Act("block", 8_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 2, tag="blocking")
     other = await stage.start(lease_s="1", block_ms_max="20000")
     await stage.until(lambda story: story.of_type(AttemptStarted), tag="blocking")
