@@ -207,7 +207,8 @@ class Run:
             view = view_of(summary)
             invocation_id, completed_ms = view.id, view.completed_at_ms or 0
             known_ms = collected.completed.get(invocation_id)
-            if invocation_id in self._judged or known_ms == completed_ms:
+            if invocation_id in self._judged or known_ms == completed_ms or view.status != "completed":
+                # The last: Redis lost it between the index and its hash.
                 continue
             entries = await self._store.read_journal(InvocationId(invocation_id))
             shed = _shed(view, by_id)
