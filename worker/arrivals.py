@@ -19,8 +19,9 @@ LAST_MAX = 50_000
 """Objects whose last record is remembered; beyond it those are forgotten whose records are durable. Of the others there
 are fewer: `committer.UNVOUCHED_MAX` records in all."""
 
-RETENTION_MS_MIN = 60_000
-"""What is kept for less may be gone before it is durable: that it is not there does not mean that it was lost."""
+RETENTION_MS_MIN = 10_000
+"""What is kept for less may be gone before it is durable, which takes a second or two: that it is not there does not
+mean that it was lost."""
 
 
 class Fetched(NamedTuple):
