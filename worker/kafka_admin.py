@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
+from perdure.schemas.errors import BrokerError
+
 from .kafka import Admin
 from .kafka_config import ClusterView, KafkaConfig
 from .topics import TopicPlan
+
+KNOWN_LOOKS, KNOWN_LOOK_S = 50, 0.1
+"""How often, and how long apart, a broker is asked whether it knows the topics that were made: five seconds in all."""
 
 
 class TopicsCreated(NamedTuple):
@@ -19,16 +25,30 @@ class TopicsCreated(NamedTuple):
 
 
 async def create_topics(config: KafkaConfig, plans: Sequence[TopicPlan]) -> TopicsCreated:
-    """Create what is missing of `plans`; safe to repeat.
+    """Create what is missing of `plans`, and return when a broker knows of it; safe to repeat.
+
+    Brokers learn of new topics from the controller, a moment after whoever had them made. The others may still not know
+    of them, and none where that takes longer than `KNOWN_LOOKS` looks.
 
     Raises:
         BrokerError: Kafka is not reachable, or a topic could not be created; others may have been.
     """
     async with _connected(config) as admin:
         created = await admin.create(plans) if plans else []
+        # Whoever may create topics may not be allowed to look at them.
+        with contextlib.suppress(BrokerError):
+            await _known(admin, [plan.name for plan in plans])
     return TopicsCreated(
         created=tuple(sorted(created)), existing=tuple(sorted(plan.name for plan in plans if plan.name not in created))
     )
+
+
+async def _known(admin: Admin, topics: Sequence[str]) -> None:
+    for _ in range(KNOWN_LOOKS if topics else 0):
+        view = await admin.describe(topics)
+        if view.topics.keys() >= set(topics):
+            return
+        await asyncio.sleep(KNOWN_LOOK_S)
 
 
 async def describe_cluster(config: KafkaConfig, topics: Sequence[str]) -> ClusterView:
