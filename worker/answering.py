@@ -58,8 +58,12 @@ class Answering:
         together = self._gathering[caller.invocation_id] = [answer]
         error: Exception = StoreError(f"{caller.invocation_id} was not told, because this worker ends.")
         try:
-            # What ended in the same turn of the loop comes along.
-            await asyncio.sleep(0)
+            try:
+                # What ended in the same turn of the loop comes along.
+                await asyncio.sleep(0)
+            finally:
+                if self._gathering.get(caller.invocation_id) is together:
+                    del self._gathering[caller.invocation_id]
             return (await self._bring(caller.invocation_id, together))[0]
         except Exception as failed:
             error = failed
@@ -70,8 +74,6 @@ class Answering:
                     other.told.set_exception(error)
 
     async def _bring(self, invocation_id: InvocationId, together: list[_Answer]) -> list[bool]:
-        if self._gathering.get(invocation_id) is together:
-            del self._gathering[invocation_id]
         answered = await self._store.answer(
             invocation_id, [(answer.position, answer.entry) for answer in together], here=self._worker
         )

@@ -32,8 +32,16 @@ class Fetched(NamedTuple):
 
 
 class _Before(NamedTuple):
+    """Without what the record holds, which may be much: this is kept for longer than the record is."""
+
     invocation_id: InvocationId
     fetched: Fetched
+
+    @classmethod
+    def of(cls, invocation_id: InvocationId, fetched: Fetched) -> _Before:
+        """What is kept of a record."""
+        bare = fetched.record._replace(key=None, value=None, headers=())
+        return cls(invocation_id, fetched._replace(record=bare))
 
 
 class Arrivals:
@@ -67,7 +75,7 @@ class Arrivals:
     def _comes_behind(self, fetched: Fetched, admission: Admission) -> _Before | None:
         before = self._last.pop(admission.target, None)
         if admission.retention_ms >= RETENTION_MS_MIN:
-            self._last[admission.target] = _Before(admission.invocation_id, fetched)
+            self._last[admission.target] = _Before.of(admission.invocation_id, fetched)
             if len(self._last) > LAST_MAX:
                 self._last = {name: last for name, last in self._last.items() if self._open(*last.fetched)}
         return before

@@ -105,6 +105,18 @@ async def test_one_who_ends_takes_nobody_along(ends: int) -> None:
             await tasks[1]
 
 
+async def test_one_who_ends_before_it_could_tell_is_in_nobodys_way() -> None:
+    """Who was to go along learns it, and who comes later is told by itself."""
+    scene = Scene()
+    first, second = scene.tell(1, 2)
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(StoreError, match="this worker ends"):
+        await second
+    assert scene.journals.asked == []
+    assert await asyncio.wait_for(scene.tell(3)[0], 10)
+
+
 async def test_a_call_has_a_bound() -> None:
     """More than that many go in several."""
     scene = Scene()

@@ -66,6 +66,15 @@ def test_nothing_is_remembered_of_what_is_answered() -> None:
     assert P1 not in scene.arrivals._before
 
 
+def test_what_records_hold_is_not_kept() -> None:
+    """It may be much, and is remembered of objects for as long as there are few of them."""
+    scene = Scene()
+    large = Record(P0, 0, 0, b"k", b"x" * 1_000_000, (("h", b"x" * 1_000),))
+    scene.arrivals.placed(Fetched(large, 1), admission(key="hot", mode="exclusive"))
+    scene.come(1)
+    assert b"xxx" not in repr((scene.arrivals._last, scene.arrivals._before)).encode()
+
+
 def test_what_is_kept_for_a_moment_only_is_not_waited_for() -> None:
     """It is gone before it is durable; that says nothing."""
     scene = Scene()
