@@ -20,6 +20,9 @@ from perdure.worker.server_process import HOST
 CHUNK_BYTES_MAX = 65_536
 """What is read at once, and so held at once while a direction is slow: as much as a socket's buffer."""
 
+BACKLOG = 128
+"""Connections that may wait to be taken: a storm of reconnections of all workers and clients is smaller."""
+
 HALVE_WITHIN_S = 2.0
 """How long a cut in the middle of a message waits for one; heartbeats of all clients come more often."""
 
@@ -84,8 +87,7 @@ class Proxy:
         # In the order in which they were opened, so that a seed picks the same ones where the same ones are open.
         self._carried: dict[Carried, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._ended = False
+        self._listener: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -98,18 +100,25 @@ class Proxy:
         return len(self._carried)
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._listener = socket.create_server((HOST, self.port), backlog=BACKLOG)
+        self._listener.setblocking(False)
+        # Not asyncio's server: ended while it takes a connection, that of Python 3.11 leaves it open.
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        assert self._server is not None, "it was entered"
-        self._server.close()
-        self._ended = True
+        assert self._listener is not None, "it was entered"
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        # Each task has begun then, and closes what it was given; one that is cancelled before would not.
+        await asyncio.sleep(0)
         for carried in list(self._carried):
             carried.cut()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What was closed is closed by asyncio in its next turn, which may be the last one of its loop.
+        await asyncio.sleep(0)
 
     def cut(self, chance: random.Random, *, share: float) -> int:
         """Reset some of the connections, at least one; how many."""
@@ -166,17 +175,18 @@ class Proxy:
         found = list(self._carried)
         return chance.sample(found, max(1, round(share * len(found)))) if found else []
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._ended:
-            # It was accepted before the end, and is heard of after it.
-            writer.transport.abort()
-            return
-        # A task of ours: asyncio logs those of its own as failed when they are cancelled.
-        task = asyncio.create_task(self._carry(reader, writer))
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # It was reset before it was taken.
+        sock.setblocking(False)
+        task = asyncio.create_task(self._carry(sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
         try:
             server_reader, server_writer = await asyncio.open_connection(HOST, self._upstream_port)
         except OSError:
@@ -196,11 +206,12 @@ class Proxy:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._carried.pop(carried, None)
+            # Before anything is waited for: the proxy may end while it is, and cancel this.
+            for end in (writer, server_writer):
+                end.close()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for end in (writer, server_writer):
-                end.close()
 
     async def _pump(
         self, carried: Carried, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

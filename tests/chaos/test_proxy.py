@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -139,3 +141,19 @@ async def test_connection_to_a_server_that_is_away_is_refused_at_once() -> None:
         with suppress(ConnectionResetError):
             assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_nothing_stays_open_whenever_it_ends(turns: int) -> None:
+    """Connections that come, stand and end just when the proxy does are closed; one that is left open is a warning."""
+    ports = system_random()
+    async with echo() as (_, outer), Proxy(free_port(ports), upstream_port=outer.port) as proxy:
+        sockets = [socket.create_connection((HOST, proxy.port)) for _ in range(3)]
+        await wait_until(lambda: outer.connections == len(sockets))
+        sockets[0].close()
+        sockets += [socket.create_connection((HOST, proxy.port)) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    for each in sockets:
+        each.close()
+    gc.collect()
