@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 
 from perdure.schemas.codec import encode
@@ -62,7 +63,7 @@ class RedisOutside(RedisScripts):
 
     def answer(
         self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
-    ) -> Awaitable[Answered]:
+    ) -> asyncio.Future[Answered]:
         """See `Store.answer`."""
         arguments: list[Argument] = [invocation_id, self._keys.hints(""), here]
         for position, entry in answers:

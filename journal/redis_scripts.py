@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.schemas.errors import StoreError
+
 from .keys import InvocationKeys, Keys
 from .link import Argument
 from .lua import script
@@ -101,13 +103,20 @@ class RedisScripts:
     def _script(
         self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
     ) -> asyncio.Future[T]:
-        return self._wires[keys.slot].call((*self._head(name, keys), *arguments), convert)
+        try:
+            return self._wires[keys.slot].call((*self._head(name, keys), *arguments), convert)
+        except StoreError as error:
+            # Where callbacks take the answer they take the refusal, too.
+            return answered(error=error)
 
     def _script_once(
         self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
     ) -> asyncio.Future[T | None]:
         """As `_script`; not carried out where the connection is lost before."""
-        return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), convert)
+        try:
+            return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), convert)
+        except StoreError as error:
+            return answered(error=error)
 
     def _head(self, name: str, keys: InvocationKeys) -> tuple[Argument, ...]:
         return (b"EVALSHA", self._shas[name], b"4", keys.invocation, keys.journal, keys.due, keys.status_prefix)
@@ -121,6 +130,16 @@ def kept_for(asked: Admission | Restart) -> list[Argument]:
     if asked.journal_retention_ms != RETENTION_MS:
         fields += (b"journal_retention", asked.journal_retention_ms)
     return fields
+
+
+def answered(*, error: StoreError | None = None) -> asyncio.Future[Any]:
+    """An answer that needs no Redis: none, or this error."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+    return future
 
 
 async def all_of(replies: Sequence[asyncio.Future[T]]) -> list[T]:

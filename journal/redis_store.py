@@ -31,6 +31,7 @@ from .redis_scripts import (
     SWEEP_MEMBERS_MAX,
     Wiring,
     all_of,
+    answered,
     kept_for,
 )
 from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_resume, as_swept, positioned
@@ -61,7 +62,7 @@ class RedisStore(RedisOutside, RedisReads):
         self._append = self._shas["append"]
         self._fences: dict[Lease, tuple[int, bytes]] = {}
 
-    def admit(self, admission: Admission, *, lease_ms: int) -> Awaitable[Admitted]:
+    def admit(self, admission: Admission, *, lease_ms: int) -> asyncio.Future[Admitted]:
         """See `Store.admit`."""
         keys = self._keys.of(admission.invocation_id)
         fields: list[Argument] = [b"service", admission.service, b"handler", admission.handler]
@@ -285,7 +286,7 @@ class RedisStore(RedisOutside, RedisReads):
         )
         return self._wires[slot].call((*head, *bounds), as_swept)
 
-    async def acknowledge(
+    def acknowledge(
         self,
         invocation_id: InvocationId,
         *,
@@ -293,7 +294,7 @@ class RedisStore(RedisOutside, RedisReads):
         sent: Sequence[int] = (),
         cascade: bool = False,
         as_of: int | None = None,
-    ) -> ResumeDue | None:
+    ) -> Awaitable[ResumeDue | None]:
         """See `Store.acknowledge`."""
         keys = self._keys.of(invocation_id)
         members = [f"send:{invocation_id}:{position}" for position in sent]
@@ -303,10 +304,10 @@ class RedisStore(RedisOutside, RedisReads):
             members.append(f"cascade:{invocation_id}")
         arguments: tuple[Argument, ...] = (invocation_id, self._keys.prefix(keys.slot), *members)
         if as_of is None:
-            return await self._script("acknowledge", keys, arguments, as_resume)
+            return self._script("acknowledge", keys, arguments, as_resume)
         if as_of != self.losses:
-            return None
-        return await self._script_once("acknowledge", keys, arguments, as_resume)
+            return answered()
+        return self._script_once("acknowledge", keys, arguments, as_resume)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Sequence[int | None]:
         """See `Store.renew`."""

@@ -104,8 +104,8 @@ class Store(Protocol):
     def losses(self) -> int:
         """How often the connection was lost: each time, what was answered before may have been lost with it."""
 
-    def admit(self, admission: Admission, *, lease_ms: int) -> Awaitable[Admitted]:
-        """Write an invocation and hold its first lease, unless it is known or starts later.
+    def admit(self, admission: Admission, *, lease_ms: int) -> Future[Admitted]:
+        """Write an invocation and hold its first lease, unless it is known or starts later; raises in the future only.
 
         A duplicate that names a reply topic or a waiter is remembered for the outcome; where the outcome exists, the
         waiter is told at once and the caller produces the reply.
@@ -251,7 +251,7 @@ class Store(Protocol):
 
     def answer(
         self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str = ""
-    ) -> Awaitable[Answered]:
+    ) -> Future[Answered]:
         """Bring the results of commands into the journal that they stand in, as `deliver`; each command has one.
 
         Args:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from perdure.journal.store import Caller, Due, Store
+from perdure.journal.transitions import Answered
 from perdure.schemas.entries import Completion, Outcome
-from perdure.schemas.errors import StoreError
 from perdure.schemas.ids import InvocationId
 
 from .clock import Clock
@@ -43,44 +43,50 @@ class Answering:
         self._on_due = on_due
         self._gathering: dict[InvocationId, list[_Answer]] = {}
 
-    async def tell(self, caller: Caller, outcome: Outcome) -> bool:
+    def tell(self, caller: Caller, outcome: Outcome) -> asyncio.Future[bool]:
         """Tell an outcome to who called; whether it is known there now, or never can be.
 
         Raises:
-            StoreError: It was refused, or is not sure; it is to be told again.
+            StoreError: In the future: it was refused, or is not sure; it is to be told again.
         """
+        loop = asyncio.get_running_loop()
         entry = Completion(caller.command_index, self._clock.now_ms(), outcome)
-        answer = _Answer(caller.position, entry, asyncio.get_running_loop().create_future())
+        answer = _Answer(caller.position, entry, loop.create_future())
         together = self._gathering.get(caller.invocation_id)
-        if together is not None and len(together) < ANSWERS_MAX:
-            together.append(answer)
-            return await answer.told
-        together = self._gathering[caller.invocation_id] = [answer]
-        error: Exception = StoreError(f"{caller.invocation_id} was not told, because this worker ends.")
-        try:
-            try:
-                # What ended in the same turn of the loop comes along.
-                await asyncio.sleep(0)
-            finally:
-                if self._gathering.get(caller.invocation_id) is together:
-                    del self._gathering[caller.invocation_id]
-            return (await self._bring(caller.invocation_id, together))[0]
-        except Exception as failed:
-            error = failed
-            raise
-        finally:
-            for other in together[1:]:
-                if not other.told.done():
-                    other.told.set_exception(error)
+        if together is None or len(together) >= ANSWERS_MAX:
+            together = self._gathering[caller.invocation_id] = []
+            # What ends in the same turn of the loop comes along.
+            loop.call_soon(self._bring, caller.invocation_id, together)
+        together.append(answer)
+        return answer.told
 
-    async def _bring(self, invocation_id: InvocationId, together: list[_Answer]) -> list[bool]:
-        answered = await self._store.answer(
-            invocation_id, [(answer.position, answer.entry) for answer in together], here=self._worker
-        )
-        self._on_due(answered.due)
-        # Where the caller's journal lost the call, its next attempt makes it again.
-        told = [result != "gap" for result in answered.results]
-        for answer, known in zip(together[1:], told[1:], strict=True):
-            if not answer.told.done():
-                answer.told.set_result(known)
-        return told
+    def _bring(self, invocation_id: InvocationId, together: list[_Answer]) -> None:
+        if self._gathering.get(invocation_id) is together:
+            del self._gathering[invocation_id]
+        answers = [(answer.position, answer.entry) for answer in together]
+        try:
+            reply = self._store.answer(invocation_id, answers, here=self._worker)
+        except Exception as error:
+            _fail(together, error)
+        else:
+            reply.add_done_callback(lambda reply: self._brought(together, reply))
+
+    def _brought(self, together: list[_Answer], reply: asyncio.Future[Answered]) -> None:
+        if reply.cancelled():
+            for answer in together:
+                answer.told.cancel()
+        elif (error := reply.exception()) is not None:
+            _fail(together, error)
+        else:
+            results, due = reply.result()
+            for answer, result in zip(together, results, strict=True):
+                if not answer.told.done():
+                    # Where the caller's journal lost the call, its next attempt makes it again.
+                    answer.told.set_result(result != "gap")
+            self._on_due(due)
+
+
+def _fail(together: list[_Answer], error: BaseException) -> None:
+    for answer in together:
+        if not answer.told.done():
+            answer.told.set_exception(error)

@@ -19,6 +19,7 @@ from perdure.schemas.limits import JOURNAL_BYTES_MAX
 
 from .actions import Actions
 from .admissions import handler_for, retention_of
+from .answered import SIDE_FAILED, when_answered
 from .application import Application
 from .attempt import Attempt
 from .attempt_limits import AttemptLimits, Outward, TimerSink
@@ -172,14 +173,17 @@ class Attempts:
         return attempt is not None
 
     def spawn(self, work: Awaitable[object]) -> None:
-        """Do something small on the side, in the group of the attempts."""
+        """Do something small on the side, in the group of the attempts; nothing waits for an answer of the store."""
+        if isinstance(work, asyncio.Future):
+            when_answered(work, lambda _: None)
+            return
 
         async def quietly() -> None:
             try:
                 await work
             except Exception:
                 # Whatever it was, it is in `due` and will be done again.
-                logger.exception("a side task failed; it is done again when due")
+                logger.exception(SIDE_FAILED)
 
         # Where the worker has stopped another one does what is due.
         if not self._run_in_group(quietly()) and inspect.iscoroutine(work):
@@ -219,10 +223,15 @@ class Attempts:
             return False
         return True
 
-    async def drain(self, *, grace_ms: int) -> None:
-        """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`."""
+    async def drain(self, *, grace_ms: int, more: Callable[[], object] = bool) -> None:
+        """Finish or hand over everything: what waits goes at once, what runs gets `grace_ms`.
+
+        Args:
+            grace_ms: For what runs.
+            more: Whether more may begin yet, such as what the store was asked to admit.
+        """
         deadline_ms = self._clock.monotonic_ms() + grace_ms
-        while self._running:
+        while self._running or more():
             late = self._clock.monotonic_ms() >= deadline_ms
             for attempt in list(self._running.values()):
                 if late or attempt.waiting:
@@ -234,7 +243,8 @@ class Attempts:
             except TimeoutError:
                 pass
             if self._clock.monotonic_ms() >= deadline_ms + ABANDON_MS:
-                logger.error("%d handlers do not end; their leases run out", len(self._running))
+                if self._running:
+                    logger.error("%d handlers do not end; their leases run out", len(self._running))
                 return
 
     async def _run(self, attempt: Attempt) -> None:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from perdure.journal.store import (
     Caller,
     Claim,
-    Claimed,
     Due,
-    Duplicate,
-    Full,
     Lease,
     ResumeDue,
     Store,
@@ -31,21 +27,19 @@ from perdure.schemas.entries import (
     Outcome,
     Signalled,
 )
-from perdure.schemas.errors import DecodeError, GapError
+from perdure.schemas.errors import GapError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.records import encode_call
 
-from .admissions import Invoke, admission_of, first_claim
+from .acknowledging import Acknowledging
 from .answering import Answering
 from .application import Application
-from .broker import Outgoing
 from .cancelling import UNKNOWN, Cancelling
 from .clock import Clock
+from .invoking import Invoking
 from .killing import Killing
 from .outbox import Outbox
 from .refusals import refusal
 from .sealing import Sealer
-from .topics import service_topic
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +85,11 @@ class Dispatcher:
         spawn: Callable[[Awaitable[object]], None],
     ) -> None:
         self._application = application
-        self._namespace = namespace
         self._store = store
-        self._outbox = outbox
         self._clock = clock
         self._worker = worker
         self._new_token = new_token
         self._lease_ms = lease_ms
-        self._record_bytes_max = record_bytes_max
         self._room = room
         self._start = start
         self._on_due = on_due
@@ -106,14 +97,27 @@ class Dispatcher:
         self._cancelling = Cancelling(store, clock=clock, worker=worker, on_due=on_due)
         self._killing = Killing(store, clock=clock, cancelling=self._cancelling, sealed=self._sealed, on_due=on_due)
         self._answering = Answering(store, clock=clock, worker=worker, on_due=on_due)
+        self._acknowledging = Acknowledging(store, spawn=spawn)
+        self._invoking = Invoking(
+            application,
+            namespace=namespace,
+            store=store,
+            outbox=outbox,
+            clock=clock,
+            worker=worker,
+            new_token=new_token,
+            lease_ms=lease_ms,
+            record_bytes_max=record_bytes_max,
+            room=room,
+            start=start,
+            answering=self._answering,
+            acknowledging=self._acknowledging,
+        )
         self._expected: dict[str, Lease] = {}
-        self._sent: defaultdict[tuple[InvocationId, int | None], list[int]] = defaultdict(list)
-        self._acknowledging = False
-        self._producing: set[tuple[InvocationId, int]] = set()
 
     def expected(self) -> list[Lease]:
         """Every lease that was asked for here and is not answered yet. May be called in any thread."""
-        return list(self._expected.values())
+        return [*self._expected.values(), *self._invoking.expected()]
 
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str = "") -> None:
         """Send the entry at that position of `origin`'s journal, and acknowledge it.
@@ -124,7 +128,10 @@ class Dispatcher:
             entry: One of `OUTGOING`.
             target: `Service/key` of the origin's workflow, where it is known; only waits for promises need it.
         """
-        self._spawn(self._send(origin, position, entry, target))
+        if isinstance(entry, Call | Send):
+            self._invoking.invoke(origin, position, entry)
+        else:
+            self._spawn(self._send(origin, position, entry, target))
 
     def resume(self, due: ResumeDue) -> bool:
         """Claim a ready invocation for this worker; whether there is room for it here and its service runs here."""
@@ -137,10 +144,9 @@ class Dispatcher:
         """See `Cancelling.cancel_callees`."""
         await self._cancelling.cancel_callees(origin, told)
 
-    async def tell(self, callers: Sequence[Caller], outcome: Outcome) -> bool:
-        """Tell an outcome to those who called; whether all of them know it now, or never can."""
-        told = [await self._answering.tell(caller, outcome) for caller in callers]
-        return all(told)
+    def tell(self, caller: Caller, outcome: Outcome) -> asyncio.Future[bool]:
+        """See `Answering.tell`."""
+        return self._answering.tell(caller, outcome)
 
     async def kill_callees(self, origin: InvocationId) -> None:
         """See `Killing.kill_callees`."""
@@ -155,7 +161,7 @@ class Dispatcher:
             as_of = self._store.losses
             reached = await self._reach(origin, position, entry, target)
             if reached:
-                self._acknowledge(origin, position, as_of=as_of)
+                self._acknowledging.put(origin, position, as_of=as_of)
             if reached is not None:
                 return
             await self._clock.sleep(delay_s)
@@ -163,8 +169,6 @@ class Dispatcher:
     async def _reach(self, origin: InvocationId, position: int, entry: Entry, target: str) -> bool | None:
         """Whether what is sent has reached what it is for; `None`: not yet, but it is on its way there."""
         match entry:
-            case Call() | Send():
-                return await self._invoke(origin, position, entry)
             case Attach():
                 return await self._attach(origin, position, entry)
             case Resolve(_, at_ms, callee):
@@ -205,100 +209,6 @@ class Dispatcher:
         summary = await self._store.read_invocation(origin)
         fields = {} if summary is None else summary.fields
         return f"{fields.get('service', '')}/{fields.get('key', '')}"
-
-    def _acknowledge(self, origin: InvocationId, position: int, *, as_of: int | None) -> None:
-        self._sent[origin, as_of].append(position)
-        if not self._acknowledging:
-            self._acknowledging = True
-            # What was sent in one turn of the loop is acknowledged together.
-            asyncio.get_running_loop().call_soon(self._acknowledge_all)
-
-    def _acknowledge_all(self) -> None:
-        self._acknowledging = False
-        sent, self._sent = self._sent, defaultdict(list)
-        for (origin, as_of), positions in sent.items():
-            self._spawn(self._store.acknowledge(origin, sent=positions, as_of=as_of))
-
-    async def _invoke(self, origin: InvocationId, position: int, entry: Call | Send) -> bool:
-        caller = Caller(origin, entry.command_index, position) if isinstance(entry, Call) else None
-        if entry.service not in self._application.services or not self._room():
-            return await self._produce(origin, position, entry, caller)
-        wanted = Invoke(
-            entry.service,
-            entry.handler,
-            entry.key,
-            entry.invocation_id,
-            self._clock.now_ms(),
-            entry.headers,
-            entry.value,
-            not_before_ms=entry.not_before_ms if isinstance(entry, Send) else 0,
-            idempotency_key=entry.idempotency_key,
-            source=f"{origin}/{entry.command_index}",
-            caller="" if caller is None else str(caller),
-        )
-        try:
-            admission = admission_of(self._application, wanted, token=self._new_token(), worker=self._worker)
-        except DecodeError as error:
-            return caller is None or await self._answering.tell(caller, Failure(400, str(error)))
-        self._expected[admission.token] = Lease(
-            admission.invocation_id, 1, admission.token, self._worker, admission.target
-        )
-        try:
-            admitted = await self._store.admit(admission, lease_ms=self._lease_ms)
-        finally:
-            del self._expected[admission.token]
-        match admitted:
-            case Claimed():
-                self._start(first_claim(admission, admitted))
-            case Duplicate(_, outcome) if outcome is not None and caller is not None:
-                return await self._answering.tell(caller, outcome)
-            case Full():
-                logger.debug("the queue of %s is full; %s tries again", admission.target, origin)
-                return False
-            case _:
-                pass
-        return True
-
-    async def _produce(self, origin: InvocationId, position: int, entry: Call | Send, caller: Caller | None) -> bool:
-        """Have it go through Kafka; `True` only where it cannot, and nothing is left to do."""
-        if (origin, position) in self._producing:
-            # Its copy waits already: `due` repeats it every few seconds, which during an outage is often.
-            return False
-        value = encode_call(
-            handler=entry.handler,
-            invocation_id=entry.invocation_id,
-            key=entry.key,
-            idempotency_key=entry.idempotency_key,
-            not_before_ms=entry.not_before_ms if isinstance(entry, Send) else 0,
-            caller="" if caller is None else str(caller),
-            argument=entry.value,
-        )
-        size = len(value) + sum(len(name.encode()) + len(text or b"") for name, text in entry.headers)
-        if size > self._record_bytes_max:
-            return await self._too_large(entry, caller, size)
-        self._producing.add((origin, position))
-        key = None if entry.key is None else entry.key.encode("utf-8", "replace")
-        topic = service_topic(self._namespace, entry.service)
-        self._outbox.put(Outgoing(topic, key, value, entry.headers), lambda: self._produced(origin, position))
-        return False
-
-    async def _too_large(self, entry: Call | Send, caller: Caller | None, size: int) -> bool:
-        if entry.service in self._application.services:
-            # It needs no record once there is room for it here.
-            return False
-        told = (
-            f"The record for {entry.service}/{entry.handler} has {size} bytes; at most {self._record_bytes_max} go "
-            "through Kafka to a service that runs elsewhere. Keep the data elsewhere, and send where it is."
-        )
-        if caller is not None:
-            return await self._answering.tell(caller, Failure(413, told))
-        logger.error("%s is not sent: %s", entry.invocation_id, told)
-        return True
-
-    def _produced(self, origin: InvocationId, position: int) -> None:
-        self._producing.discard((origin, position))
-        # Kafka has it, which no failover of the store changes.
-        self._acknowledge(origin, position, as_of=None)
 
     async def _attach(self, origin: InvocationId, position: int, entry: Attach) -> bool | None:
         caller = Caller(origin, entry.command_index, position)

@@ -298,7 +298,7 @@ class Engine:
             self._attempts.open(parts)
             await self._stopping.wait()
             await self._turns.end(intakes, patience_s=LAST_WORDS_S)
-            await self._attempts.drain(grace_ms=self._settings.grace_ms)
+            await self._attempts.drain(grace_ms=self._settings.grace_ms, more=self.expected)
             await self._last_words()
             for service in services:
                 service.cancel()
@@ -363,7 +363,7 @@ class Engine:
         async def tell() -> None:
             while True:
                 as_of = self._store.losses
-                if not await self._dispatcher.tell([caller_of(caller)], outcome):
+                if not await self._dispatcher.tell(caller_of(caller), outcome):
                     return
                 if as_of == self._store.losses:
                     break

@@ -6,6 +6,7 @@ again then. Receivers know repeats by the invocation's id.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,6 +16,7 @@ from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
 from perdure.schemas.records import encode_reply
 
+from .answered import SIDE_FAILED
 from .broker import Outgoing
 from .outbox import Outbox
 from .readings import DEAD_LETTER_REPLY
@@ -28,7 +30,7 @@ class Replies:
     Args:
         store: Where they are acknowledged.
         outbox: For what goes to topics.
-        tell: Tells callers an outcome; whether all of them know it now, or never can.
+        tell: Tells a caller an outcome; whether it knows it now, or never can.
         letter: Makes the dead letter of an invocation that failed; `None` where there is nothing to make it of.
         durable: Returns once outcomes that were recorded before are durable, where topics wait for that.
         spawn: Runs something on the side; errors are logged there.
@@ -39,7 +41,7 @@ class Replies:
         store: Store,
         outbox: Outbox,
         *,
-        tell: Callable[[Sequence[Caller], Outcome], Awaitable[bool]],
+        tell: Callable[[Caller, Outcome], asyncio.Future[bool]],
         letter: Callable[[InvocationId, Failure], Awaitable[Outgoing | None]],
         durable: Callable[[], Awaitable[None]] | None,
         spawn: Callable[[Awaitable[object]], None],
@@ -75,8 +77,13 @@ class Replies:
         bury = DEAD_LETTER_REPLY in topics
         self._owed[invocation_id] = len(topics) + bool(callers)
         self._told.pop(invocation_id, None)
-        if callers:
-            self._spawn(self._tell_callers(invocation_id, callers, outcome))
+        if len(callers) == 1:
+            # As it nearly always is: no task for it.
+            as_of = self._store.losses
+            told = self._tell(callers[0], outcome)
+            told.add_done_callback(lambda told: self._told_by(invocation_id, as_of, told))
+        elif callers:
+            self._spawn(self._tell_all(invocation_id, callers, outcome))
         if bury and isinstance(outcome, Failure):
             self._spawn(self._bury(invocation_id, outcome))
         elif bury:
@@ -86,17 +93,34 @@ class Replies:
             value = encode_reply(invocation_id, outcome)
             self._produce(invocation_id, [Outgoing(topic, invocation_id.encode(), value) for topic in replies])
 
-    async def _tell_callers(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
-        told, as_of = False, self._store.losses
+    def _told_by(self, invocation_id: InvocationId, as_of: int, told: asyncio.Future[bool]) -> None:
+        if told.cancelled():
+            self._tell_again(invocation_id)
+        elif (error := told.exception()) is not None:
+            self._tell_again(invocation_id)
+            logger.error(SIDE_FAILED, exc_info=error)
+        else:
+            self._told_callers(invocation_id, as_of, all_know=told.result())
+
+    async def _tell_all(self, invocation_id: InvocationId, callers: Sequence[Caller], outcome: Outcome) -> None:
+        as_of = self._store.losses
         try:
-            told = await self._tell(callers, outcome)
-        finally:
-            if told:
-                self._told[invocation_id] = as_of
-                self._done(invocation_id)
-            else:
-                # Told again when due.
-                self._owed.pop(invocation_id, None)
+            told = [await self._tell(caller, outcome) for caller in callers]
+        except BaseException:
+            self._tell_again(invocation_id)
+            raise
+        self._told_callers(invocation_id, as_of, all_know=all(told))
+
+    def _told_callers(self, invocation_id: InvocationId, as_of: int, *, all_know: bool) -> None:
+        if all_know:
+            self._told[invocation_id] = as_of
+            self._done(invocation_id)
+        else:
+            self._tell_again(invocation_id)
+
+    def _tell_again(self, invocation_id: InvocationId) -> None:
+        # When due.
+        self._owed.pop(invocation_id, None)
 
     async def _bury(self, invocation_id: InvocationId, failure: Failure) -> None:
         """Produce the record that a failed invocation was made of to the dead letters."""

@@ -10,22 +10,27 @@ local h = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'length', 'worker', 's
 local refused = not h[2] and 'unknown' or h[1] == 'completed' and 'completed'
 -- What is added here stands for no entry that may be lacking.
 local length, known = tonumber(h[3]), tonumber(h[3])
+local names, had, new = {}, {}, {'length', 0}
+if not refused then
+  for i = 4, #ARGV, 3 do names[#names + 1] = 'c:' .. ARGV[i] end
+  had = redis.call('HMGET', KEYS[1], unpack(names))
+end
 for i = 4, #ARGV, 3 do
-  local result = refused
+  local at, result = (i - 1) / 3, refused
   if not result and tonumber(ARGV[i + 1]) > known then result = 'gap' end
+  -- One may be told of a command twice at once.
+  if not result and (had[at] or had[names[at]]) then result = 'known' end
   if not result then
-    if redis.call('HSETNX', KEYS[1], 'c:' .. ARGV[i], '1') == 1 then
-      length = length + 1
-      redis.call('XADD', KEYS[2], length .. '-' .. h[2], 'completion', ARGV[i + 2])
-      result = 'delivered'
-    else
-      result = 'known'
-    end
+    length, had[names[at]], result = length + 1, true, 'delivered'
+    new[#new + 1] = names[at]
+    new[#new + 1] = 1
+    redis.call('XADD', KEYS[2], length .. '-' .. h[2], 'completion', ARGV[i + 2])
   end
-  results[#results + 1] = result
+  results[at] = result
 end
 if refused or length == known then return {results, false} end
-redis.call('HSET', KEYS[1], 'length', length)
+new[2] = length
+redis.call('HSET', KEYS[1], unpack(new))
 if h[1] == 'suspended' then
   make_ready(KEYS, id, h[1], now_ms())
   return {results, {'resume', h[2], h[5]}}

@@ -24,12 +24,7 @@ if ARGV[5] == '2' or ARGV[5] == '3' then
   end
   -- include effects
   if not promises_are(ARGV[9]) then return redis.error_reply('GAP ' .. length) end
-  local outgoing, position = 0, length
-  for i = first + 2 * timers, #ARGV, 2 do
-    position = position + 1
-    outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
-  end
-  if outgoing > 0 then redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
+  take_effect(first + 2 * timers, id, length)
 end
 for i = first + 2 * timers, #ARGV, 2 do
   length = length + 1

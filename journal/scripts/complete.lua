@@ -41,12 +41,7 @@ if ARGV[11] ~= '' then
   local function time_ms() return now end
   -- include effects
   if not promises_are(ARGV[15]) then return redis.error_reply('GAP ' .. length) end
-  local outgoing, position = 0, length
-  for i = 17 + timers, #ARGV, 2 do
-    position = position + 1
-    outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
-  end
-  if outgoing > 0 then h[5] = redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
+  h[5] = take_effect(17 + timers, id, length) or h[5]
 end
 for i = 17 + timers, #ARGV, 2 do
   length = length + 1

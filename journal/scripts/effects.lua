@@ -21,12 +21,8 @@ local function promises_are(said)
   return true
 end
 
--- Returns 1 where the entry has to reach something beside this journal, else 0.
-local function effect(kind, body, id, position)
-  if OUTGOING[kind] then
-    redis.call('ZADD', due, string.format('%.0f', time_ms() + outbox_lease), 'send:' .. id .. ':' .. position)
-    return 1
-  elseif kind == 'awakeable' then
+local function effect(kind, body)
+  if kind == 'awakeable' then
     -- For `deliver`: a command of this index may be completed by whoever knows its name.
     redis.call('HSET', KEYS[1], 'a:' .. string.match(body, '"index":(%d+)'), 1)
   elseif kind == 'set' then
@@ -36,5 +32,23 @@ local function effect(kind, body, id, position)
   elseif kind == 'clear_all' then
     redis.call('DEL', state)
   end
-  return 0
+end
+
+-- Has the entries in ARGV from `first` on, type and body each, do what they do; the one before them stands at `position`.
+-- Returns how many of the invocation's entries have not reached what they are for, or nil where none of these has to.
+local function take_effect(first, id, position)
+  local deadlines, at = {}, nil
+  for i = first, #ARGV, 2 do
+    position = position + 1
+    if OUTGOING[ARGV[i]] then
+      at = at or string.format('%.0f', time_ms() + outbox_lease)
+      deadlines[#deadlines + 1] = at
+      deadlines[#deadlines + 1] = 'send:' .. id .. ':' .. position
+    else
+      effect(ARGV[i], ARGV[i + 1])
+    end
+  end
+  if not at then return nil end
+  redis.call('ZADD', due, unpack(deadlines))
+  return redis.call('HINCRBY', KEYS[1], 'outgoing', #deadlines / 2)
 end

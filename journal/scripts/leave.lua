@@ -28,12 +28,7 @@ if ARGV[12] ~= '' then
   local function time_ms() return now end
   -- include effects
   if not promises_are(ARGV[14]) then return redis.error_reply('GAP ' .. length) end
-  local outgoing, position = 0, length
-  for i = 16 + 2 * timers, #ARGV, 2 do
-    position = position + 1
-    outgoing = outgoing + effect(ARGV[i], ARGV[i + 1], id, position)
-  end
-  if outgoing > 0 then redis.call('HINCRBY', KEYS[1], 'outgoing', outgoing) end
+  take_effect(16 + 2 * timers, id, length)
 end
 for i = 16 + 2 * timers, #ARGV, 2 do
   length = length + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from perdure.schemas.entries import Outcome
 from perdure.schemas.ids import InvocationId, id_of_call
 from perdure.worker.answering import Answering
 from perdure.worker.clock import system_random
-from perdure.worker.dispatch import Dispatcher
+from perdure.worker.invoking import Invoking
 from perdure.worker.settings import Settings
 from tests.integration.conftest import quick_settings
 from tests.integration.deployment import Deployment
@@ -129,15 +130,15 @@ async def test_a_call_that_is_sent_twice_is_caught(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a dispatcher whose repeats get ids of their own, counters tell."""
-    invoke = Dispatcher._invoke
+    invoke = Invoking.invoke
 
-    async def planted(self: Dispatcher, origin: InvocationId, position: int, entry: Call | Send) -> bool:
+    def planted(self: Invoking, origin: InvocationId, position: int, entry: Call | Send) -> None:
         if isinstance(entry, Send) and entry.key is not None:
             again = id_of_call(entry.service, entry.key, parent=origin, command_index=1_000 + entry.command_index)
-            await invoke(self, origin, position, entry._replace(invocation_id=again))
-        return await invoke(self, origin, position, entry)
+            invoke(self, origin, position, entry._replace(invocation_id=again))
+        invoke(self, origin, position, entry)
 
-    monkeypatch.setattr(Dispatcher, "_invoke", planted)
+    monkeypatch.setattr(Invoking, "invoke", planted)
     await _caught(settings, tmp_path, "violations")
 
 
@@ -148,10 +149,14 @@ async def test_an_outcome_that_is_not_told_is_caught(
     tell = Answering.tell
     told = 0
 
-    async def planted(self: Answering, caller: Caller, outcome: Outcome) -> bool:
+    def planted(self: Answering, caller: Caller, outcome: Outcome) -> asyncio.Future[bool]:
         nonlocal told
         told += 1
-        return True if told >= 3 else await tell(self, caller, outcome)
+        if told < 3:
+            return tell(self, caller, outcome)
+        lost: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        lost.set_result(True)
+        return lost
 
     monkeypatch.setattr(Answering, "tell", planted)
     await _caught(settings, tmp_path, "Nothing moved", patience_s=3.0)

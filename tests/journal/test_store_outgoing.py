@@ -9,7 +9,7 @@ import pytest
 from perdure.journal.store import Caller, Claimed, Duplicate, Full, Lease, OutgoingDue, ReplyDue, Status
 from perdure.schemas.commands import Attach, Call, CancelOther, PromiseWait, Resolve, Send
 from perdure.schemas.entries import CancelChild, Entry, Success
-from perdure.schemas.limits import WAITERS_MAX
+from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX, WAITERS_MAX
 
 from .store_contract import (
     LEASE_MS,
@@ -82,6 +82,20 @@ async def test_one_sweep_tells_a_few_of_the_largest(bench: Bench) -> None:
     assert (len(first.due), first.next_in_ms) == (5, 0)
     second = await bench.store.sweep(slot)
     assert {due.position for due in (*first.due, *second.due) if isinstance(due, OutgoingDue)} == set(range(2, 8))
+
+
+async def test_thousands_are_acknowledged_at_once(bench: Bench) -> None:
+    """More than Lua's stack holds in one command; each counts."""
+    lease = await admitted(bench)
+    entries = [Send(index, 5, "S", "h", None, CALLEE, "i", (), 99, b"\x00") for index in range(ENTRIES_PER_APPEND_MAX)]
+    appends = 20
+    for at in range(appends):
+        await bench.store.append(lease, entries, after=1 + at * len(entries), seq=1 + at, progress=True)
+    count = appends * len(entries)
+    await bench.store.acknowledge(lease.invocation_id, sent=range(2, count + 1))
+    assert (await fields_of(bench, lease.invocation_id))["outgoing"] == "1"
+    await bench.pass_ms(MINUTE_MS)
+    assert [due.position for due in await sweep_all(bench) if isinstance(due, OutgoingDue)] == [count + 1]
 
 
 async def test_many_are_acknowledged_at_once(bench: Bench) -> None:

@@ -41,6 +41,9 @@ from tests.worker.scripted_broker import ScriptedBroker
 ONE = Success(b"1")
 UNKNOWN = InvocationId("inv_3ff" + "0" * 24)
 
+TURNS = 6
+"""Of the loop, in which one thing leads to the next without a task for it."""
+
 
 class Hurrying(SkippingClock):
     """A clock that does not sleep, but remembers for how long it was asked to; `meanwhile` happens instead."""
@@ -65,6 +68,7 @@ class Watched:
         self._memory = memory
         self.losses = 0
         self.acknowledged: list[tuple[InvocationId, list[int]]] = []
+        self.asked: set[asyncio.Future[Any]] = set()
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -78,10 +82,24 @@ class Watched:
         self.acknowledged.append((invocation_id, list(what.get("sent", ()))))
         return await self._memory.acknowledge(invocation_id, **what)
 
-    async def admit(self, admission: Any, *, lease_ms: int) -> Any:
+    def admit(self, admission: Any, *, lease_ms: int) -> asyncio.Future[Any]:
         """See `Store.admit`."""
-        await self.gate.wait()
-        return await self._memory.admit(admission, lease_ms=lease_ms)
+
+        async def admitted() -> Any:
+            await self.gate.wait()
+            return await self._memory.admit(admission, lease_ms=lease_ms)
+
+        return self._asked(admitted())
+
+    def answer(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """See `Store.answer`."""
+        return self._asked(self._memory.answer(*args, **kwargs))
+
+    def _asked(self, answer: Awaitable[Any]) -> asyncio.Future[Any]:
+        asked = asyncio.ensure_future(answer)
+        self.asked.add(asked)
+        asked.add_done_callback(self.asked.discard)
+        return asked
 
     async def claim(self, *args: Any, **kwargs: Any) -> Any:
         """See `Store.claim`."""
@@ -157,9 +175,10 @@ class Scene:
 
     async def settle(self) -> None:
         """Return when nothing runs on the side, and what was sent is acknowledged."""
-        await wait_until(lambda: not self._tasks)
-        # Acknowledgements begin at the end of a turn.
-        await asyncio.sleep(0)
+        # Answers begin at the end of a turn, and acknowledgements at the end of another.
+        for _ in range(TURNS):
+            await wait_until(lambda: not (self._tasks or self.store.asked))
+            await asyncio.sleep(0)
         await wait_until(lambda: not self._tasks)
 
     async def admitted(

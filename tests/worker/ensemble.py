@@ -172,7 +172,7 @@ class Ensemble(Stage):
         return Follow(self._new_token(), LEASE_MS, self.clock.now_ms())
 
     async def _tell(self, due: ReplyDue) -> None:
-        if await self._sends.tell(due.callers, due.outcome):
+        if all([await self._sends.tell(caller, due.outcome) for caller in due.callers]):
             await self.memory.acknowledge(due.invocation_id, reply=True)
 
     def sweep(self) -> float | None:

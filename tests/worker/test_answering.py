@@ -28,15 +28,28 @@ class Journals:
         self.asked: list[tuple[InvocationId, list[tuple[int, int]]]] = []
         self.results: dict[int, str] = {}
         self.failure: StoreError | None = None
+        self.bug: ValueError | None = None
+        self._answers: list[asyncio.Task[Answered]] = []
         self.open = asyncio.Event()
         self.open.set()
 
-    async def answer(
+    def answer(
         self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]], *, here: str
-    ) -> Answered:
+    ) -> asyncio.Task[Answered]:
         """See `Store.answer`."""
         assert here == "me"
+        if self.bug is not None:
+            raise self.bug
         self.asked.append((invocation_id, [(position, entry.command_index) for position, entry in answers]))
+        self._answers.append(asyncio.create_task(self._answer(invocation_id, answers)))
+        return self._answers[-1]
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        for answer in self._answers:
+            answer.cancel()
+
+    async def _answer(self, invocation_id: InvocationId, answers: Sequence[tuple[int, Completion]]) -> Answered:
         await self.open.wait()
         if self.failure is not None:
             raise self.failure
@@ -53,10 +66,10 @@ class Scene:
         store: Any = self.journals
         self.answering = Answering(store, clock=SkippingClock(), worker="me", on_due=self.due.extend)
 
-    def tell(self, *indexes: int, invocation_id: InvocationId = MINE) -> list[asyncio.Task[bool]]:
+    def tell(self, *indexes: int, invocation_id: InvocationId = MINE) -> list[asyncio.Future[bool]]:
         """Begin to tell the results of these commands, in one turn of the loop."""
         callers = [Caller(invocation_id, index, 10 + index) for index in indexes]
-        return [asyncio.create_task(self.answering.tell(caller, ONE)) for caller in callers]
+        return [self.answering.tell(caller, ONE) for caller in callers]
 
 
 async def test_what_ends_in_one_turn_of_the_loop_is_told_together() -> None:
@@ -90,31 +103,32 @@ async def test_an_error_is_everybodys() -> None:
 
 @pytest.mark.parametrize("ends", [0, 1])
 async def test_one_who_ends_takes_nobody_along(ends: int) -> None:
-    """Where it was the one that tells, the others learn that they were not told."""
+    """The others are told, whoever does not wait for it any more."""
     scene = Scene()
     scene.journals.open.clear()
-    tasks = scene.tell(1, 2)
+    told = scene.tell(1, 2)
     await wait_until(lambda: scene.journals.asked)
-    tasks[ends].cancel()
-    await asyncio.wait([tasks[ends]])
+    told[ends].cancel()
     scene.journals.open.set()
-    if ends == 1:
-        assert await tasks[0]
-    else:
-        with pytest.raises(StoreError, match="this worker ends"):
-            await tasks[1]
+    assert await told[1 - ends]
 
 
-async def test_one_who_ends_before_it_could_tell_is_in_nobodys_way() -> None:
-    """Who was to go along learns it, and who comes later is told by itself."""
+async def test_nobody_waits_for_a_store_that_was_closed() -> None:
+    """Who asked is cancelled with the answer."""
     scene = Scene()
-    first, second = scene.tell(1, 2)
-    await asyncio.sleep(0)
-    first.cancel()
-    with pytest.raises(StoreError, match="this worker ends"):
-        await second
-    assert scene.journals.asked == []
-    assert await asyncio.wait_for(scene.tell(3)[0], 10)
+    scene.journals.open.clear()
+    told = scene.tell(1, 2)
+    await wait_until(lambda: scene.journals.asked)
+    scene.journals.close()
+    await asyncio.wait(told)
+    assert all(each.cancelled() for each in told)
+
+
+async def test_what_cannot_even_be_asked_is_told_like_any_other_failure() -> None:
+    """Such as one that cannot be encoded."""
+    scene = Scene()
+    scene.journals.bug = ValueError("no such outcome")
+    assert await asyncio.gather(*scene.tell(1, 2), return_exceptions=True) == [scene.journals.bug] * 2
 
 
 async def test_a_call_has_a_bound() -> None:

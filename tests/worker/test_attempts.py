@@ -197,6 +197,29 @@ async def test_a_stop_lets_go_of_what_waits_at_once(plain_stage: Stage) -> None:
     assert isinstance(crew.ends[-1][1], Completed)
 
 
+async def test_a_stop_waits_for_what_is_about_to_begin(plain_stage: Stage) -> None:
+    """What the store was asked to admit would be left with its lease."""
+    asked = ["admission"]
+    async with at_work(plain_stage) as crew:
+        draining = asyncio.create_task(crew.attempts.drain(grace_ms=60_000, more=lambda: asked))
+        await asyncio.sleep(0)
+        crew.start("wait")
+        asked.clear()
+        await draining
+        assert crew.attempts.leases() == []
+    (end,) = [end for _, end in crew.ends]
+    assert isinstance(end, Released | Left)
+
+
+async def test_a_stop_does_not_wait_for_ever_for_what_is_about_to_begin(
+    plain_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may be away."""
+    monkeypatch.setattr(attempts, "ABANDON_MS", 50)
+    async with at_work(plain_stage) as crew:
+        await crew.attempts.drain(grace_ms=0, more=lambda: True)
+
+
 async def test_a_stop_releases_what_outlasts_the_grace(plain_stage: Stage) -> None:
     """After the grace it is cancelled and ready for any worker."""
     async with at_work(plain_stage) as crew:

@@ -324,8 +324,8 @@ async def test_leases_are_expected_while_they_are_asked_for(scene: Scene) -> Non
     scene.dispatcher.send(origin.invocation_id, position, entry)
     await wait_until(lambda: len(scene.dispatcher.expected()) == 2)
     assert scene.dispatcher.expected() == [
-        Lease(due.invocation_id, 2, "token 1", "me"),
-        Lease(entry.invocation_id, 1, "token 2", "me", "O/k"),
+        Lease(due.invocation_id, 2, "token 2", "me"),
+        Lease(entry.invocation_id, 1, "token 1", "me", "O/k"),
     ]
     scene.store.gate.set()
     await scene.settle()

@@ -307,8 +307,8 @@ async def test_outcomes_are_told_to_callers(scene: Scene) -> None:
         Caller(ended.invocation_id, 0, 1),
         Caller(UNKNOWN, 0, 2),
     ]
-    assert await scene.dispatcher.tell(callers, ONE) is True
-    assert await scene.dispatcher.tell(callers, ONE) is True
+    for _ in range(2):
+        assert [await scene.dispatcher.tell(caller, ONE) for caller in callers] == [True, True, True]
     assert await scene.answers(waiting) == [(4, ONE)]
     assert scene.due == [HintDue("another", waiting.invocation_id)]
 
@@ -318,8 +318,8 @@ async def test_a_caller_whose_journal_lost_the_call_is_told_again(scene: Scene) 
     origin, other = await scene.admitted(), await scene.admitted()
     position = await scene.write(other, scene.call(other))
     callers = [Caller(origin.invocation_id, 0, 2), Caller(other.invocation_id, 0, position)]
-    assert await scene.dispatcher.tell(callers, ONE) is False
+    assert [await scene.dispatcher.tell(caller, ONE) for caller in callers] == [False, True]
     assert await scene.answers(other) == [(0, ONE)]
     await scene.write(origin, scene.call(origin))
-    assert await scene.dispatcher.tell(callers, ONE) is True
+    assert [await scene.dispatcher.tell(caller, ONE) for caller in callers] == [True, True]
     assert await scene.answers(origin) == [(0, ONE)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 
 import pytest
 
@@ -48,6 +48,7 @@ class Scene:
         self.outbox = Outbox(self.broker, clock=SkippingClock())
         self.told: list[Outcome] = []
         self.reachable = True
+        self.refusal: StoreError | None = None
         self.letters: list[Outgoing | StoreError | None] = []
         self.vouching: list[StoreError | None] = []
         self._tasks = tasks
@@ -60,9 +61,14 @@ class Scene:
             spawn=self._spawn,
         )
 
-    async def _tell(self, callers: Sequence[Caller], outcome: Outcome) -> bool:
+    def _tell(self, caller: Caller, outcome: Outcome) -> asyncio.Future[bool]:
         self.told.append(outcome)
-        return self.reachable
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self.refusal is None:
+            told.set_result(self.reachable)
+        else:
+            told.set_exception(self.refusal)
+        return told
 
     async def _letter(self, invocation_id: InvocationId, failure: Failure) -> Outgoing | None:
         letter = self.letters.pop(0)
@@ -163,16 +169,18 @@ async def test_a_letter_that_cannot_be_made_now_is_made_when_due() -> None:
         sending.cancel()
 
 
-async def test_a_caller_that_is_not_reached_is_told_when_due() -> None:
+@pytest.mark.parametrize("callers", [[CALLER], [CALLER, CALLER._replace(command_index=1)]])
+@pytest.mark.parametrize("why", ["unknown there", "refused"])
+async def test_a_caller_that_is_not_reached_is_told_when_due(callers: list[Caller], why: str) -> None:
     """Nothing is acknowledged before."""
     async with asyncio.TaskGroup() as tasks:
         scene = Scene(tasks)
-        scene.reachable = False
-        scene.replies.put(ID, [], [CALLER], SUCCESS)
+        scene.reachable, scene.refusal = False, StoreError("Redis is full.") if why == "refused" else None
+        scene.replies.put(ID, [], callers, SUCCESS)
         await scene.settle()
         assert scene.store.acknowledged == []
-        scene.reachable = True
-        scene.replies.put(ID, [], [CALLER], SUCCESS)
+        scene.reachable, scene.refusal = True, None
+        scene.replies.put(ID, [], callers, SUCCESS)
         await wait_until(lambda: scene.store.acknowledged == [ID])
 
 
