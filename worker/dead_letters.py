@@ -13,6 +13,7 @@ from perdure.schemas.limits import REASON_CHARACTERS_MAX, shorten
 from .broker import Headers, Outgoing, Record, stray_names
 from .payload_codec import PayloadCodec
 from .record_source import RecordSource, read_source
+from .sealing import Sealer
 
 
 def unreadable_letter(record: Record, reason: str, *, topic: str) -> Outgoing:
@@ -31,6 +32,7 @@ async def failure_letter(
 
     Raises:
         StoreError: Redis refuses to read it.
+        SerdeError: The codec cannot open the value.
     """
     found = await store.read_invocation(invocation_id)
     source = None if found is None else read_source(found.fields.get("source", ""))
@@ -38,7 +40,7 @@ async def failure_letter(
     first = entries[0].entry if entries else None
     if found is None or source is None or not isinstance(first, Input):
         return None
-    value = first.value if codec is None or not first.value else codec.decode(first.value)
+    value = first.value if codec is None else Sealer(codec).open(first.value)
     about = (
         *_about(shorten(failure.message, REASON_CHARACTERS_MAX), source),
         ("perdure-code", str(failure.code).encode()),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
-from perdure.schemas.errors import DecodeError
+from perdure.schemas.errors import DecodeError, SerdeError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record, id_of_subscribed_record
 from perdure.schemas.limits import HEADERS_BYTES_MAX, HEADERS_MAX
 from perdure.schemas.records import Envelope, decode_invocation
@@ -15,6 +15,7 @@ from .admissions import Invoke, handler_for
 from .application import Application
 from .broker import Headers, Record, stray_names
 from .record_source import source_of
+from .sealing import Sealer
 from .subscriptions import Subscription
 
 DEAD_LETTER_REPLY: Final = "!dead-letter"
@@ -151,10 +152,9 @@ class SubscriptionReading:
         if codec is None or not value:
             return value
         try:
-            return codec.encode(value)
-        # The author's code.
-        except Exception as error:
-            raise DecodeError(f"The payload codec could not encode the value: {error!r}.") from error
+            return Sealer(codec).seal(value)
+        except SerdeError as error:
+            raise DecodeError(str(error)) from error
 
     def _queue(self, subscription: Subscription, record: Record) -> str:
         topic, number = record.partition

@@ -20,9 +20,11 @@ from perdure.worker.object_context import ObjectContext, WorkflowContext, Workfl
 from perdure.worker.payload_codec import PayloadCodec
 from perdure.worker.sealing import Sealer
 from perdure.worker.service import Service
+from perdure.worker.subscriptions import Subscription
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
 from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.shop import topic_of
 from tests.waiting import wait_until
 
 SECRET = "hush-hush"
@@ -160,3 +162,28 @@ async def test_no_value_can_be_read(deployment: Deployment) -> None:
         put = [f"None then {SECRET}", f"{SECRET} then {SECRET}"]
         failure = [f"no {SECRET}", 418, {"about": SECRET}]
         assert orjson.loads(opened.value) == [SECRET, SECRET, SECRET * 2, *put, *failure]
+
+
+async def test_subscribed_records_come_through(plain: Deployment) -> None:
+    """Their handlers read what was produced, which is kept sealed; what fails is a letter with what was produced."""
+    seen: list[str] = []
+    service = Service("Desk")
+
+    @service.handler()
+    async def take(ctx: Context, text: str) -> None:
+        seen.append(text)
+        if text == "odd":
+            raise TerminalError("it is odd")
+
+    async with topic_of(plain) as orders:
+        subscription = Subscription(topic=orders.topic, handler=take, on_terminal_failure="dead-letter")
+        application = app([service], payload_codec=Scrambler(), subscriptions=[subscription])
+        async with plain.worker(application), plain.store() as store:
+            for text in (SECRET, "odd"):
+                await orders.send(orjson.dumps(text))
+            await wait_until(lambda: len(seen) == 2, description="both are read")
+            letters = await plain.read(plain.topic("dead"), lambda records: len(records) >= 1)
+            for summary in await store.list_invocations("completed", invocations_max=100):
+                assert SECRET not in str(await store.read_journal(summary.invocation_id))
+    assert sorted(seen) == [SECRET, "odd"]
+    assert [letter.value for letter in letters] == [b'"odd"']

@@ -14,6 +14,7 @@ from perdure.worker.broker import Partition, Record
 from perdure.worker.context import Context
 from perdure.worker.payload_codec import PayloadCodec
 from perdure.worker.readings import DEAD_LETTER_REPLY, SubscriptionReading
+from perdure.worker.sealing import Sealer
 from perdure.worker.service import Service
 from perdure.worker.subscriptions import Subscription
 from perdure.worker.virtual_object import VirtualObject
@@ -142,8 +143,9 @@ def test_a_failure_may_ask_for_a_dead_letter() -> None:
 
 def test_values_go_through_the_codec() -> None:
     """What clients send has been through it, what others produce has not; no value stays none."""
-    read = reading("Shop/order", Reversing())
-    assert read(RECORD._replace(value=b"abc")).value == b"cba"
+    read, sealer = reading("Shop/order", Reversing()), Sealer(Reversing())
+    kept = read(RECORD._replace(value=b"abc")).value
+    assert (kept, sealer.open(kept)) == (sealer.seal(b"abc"), b"abc")
     assert read(RECORD._replace(value=None)).value == b""
     with pytest.raises(DecodeError, match="not these"):
         read(RECORD._replace(value=b"bad"))
