@@ -28,6 +28,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 
+def text_of(error: BaseException) -> str:
+    """An error's own text, whatever its code does; may be empty, and of any length."""
+    try:
+        return str(error)
+    # The author's code.
+    except Exception as broken:
+        return f"(no text: its __str__ raised {type(broken).__name__})"
+
+
 class PerdureError(Exception):
     """The root of everything that Perdure raises on purpose."""
 

@@ -18,6 +18,7 @@ from perdure.schemas.errors import (
     PerdureError,
     SerdeError,
     UsageError,
+    text_of,
 )
 from perdure.schemas.limits import shorten
 
@@ -274,7 +275,9 @@ async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> A
     failed = _failed(attempt, error, command=command, retry_ms=-1)
     exhausted = not isinstance(error, JournalMismatchError | DecodeError)
     if exhausted and attempt.limits.retry.on_max_attempts == "kill":
-        killed = Failure(500, shorten(f"All attempts failed; the last one with {type(error).__name__}: {error}"))
+        killed = Failure(
+            500, shorten(f"All attempts failed; the last one with {type(error).__name__}: {text_of(error)}")
+        )
         return await _complete(attempt, killed, failed)
     reason = failed.error
     if isinstance(error, HandlerNotFoundError) or not exhausted:
@@ -288,7 +291,7 @@ async def _give_up(attempt: Attempt, error: BaseException, *, command: str) -> A
 def _failed(attempt: Attempt, error: BaseException, *, command: str, retry_ms: int) -> AttemptFailed:
     stack = "".join(traceback.format_exception(error))
     return AttemptFailed(
-        attempt.clock.now_ms(), shorten(f"{type(error).__name__}: {error}"), shorten(stack), command, retry_ms
+        attempt.clock.now_ms(), shorten(f"{type(error).__name__}: {text_of(error)}"), shorten(stack), command, retry_ms
     )
 
 

@@ -13,7 +13,14 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from perdure.schemas.errors import DefinitionError, HandlerNotFoundError, RetryableError, SerdeError, TerminalError
+from perdure.schemas.errors import (
+    DefinitionError,
+    HandlerNotFoundError,
+    RetryableError,
+    SerdeError,
+    TerminalError,
+    text_of,
+)
 
 from .context_managers import ContextManagerFactory
 from .options import HandlerOptions
@@ -161,7 +168,7 @@ def decode_argument(handler: Handler, raw: bytes) -> Any:
         expected = f"an argument of type {type_name(handler.input_type)}"
         if not raw:
             raise TerminalError(f"{handler.target} takes {expected}, and none was sent.", 400) from error
-        why = str(error) if isinstance(error, SerdeError) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, SerdeError) else f"{type(error).__name__}: {text_of(error)}"
         raise TerminalError(f"{handler.target} takes {expected}. {why}", 400) from error
 
 

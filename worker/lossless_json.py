@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import orjson
 from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema, from_json
 
-from perdure.schemas.errors import SerdeError
+from perdure.schemas.errors import SerdeError, text_of
 
 # Python's own limit on reading an integer (sys.int_info.default_max_str_digits), which pydantic's reader shares.
 INTEGER_DIGITS_MAX: Final = 4_300
@@ -111,7 +111,7 @@ def refuse_unreadable(out: bytes) -> None:
 
 def refusal(value: object, error: Exception) -> SerdeError:
     """Return what to raise for one of `WRITE_ERRORS`."""
-    text = str(error)
+    text = text_of(error)
     if "surrogates not allowed" in text:
         return SerdeError("The value holds a lone surrogate (half a character), which is not valid Unicode text.")
     text = text.removeprefix("Error serializing to JSON: ").removeprefix("ValueError: ")

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from perdure.schemas.errors import DecodeError, SerdeError
 from perdure.schemas.ids import InvocationId, id_of_idempotency_key, id_of_record, id_of_subscribed_record
-from perdure.schemas.limits import HEADERS_BYTES_MAX, HEADERS_MAX
+from perdure.schemas.limits import HEADERS_BYTES_MAX, HEADERS_MAX, REASON_CHARACTERS_MAX, shorten
 from perdure.schemas.records import Envelope, decode_invocation
 
 from .admissions import Invoke, handler_for
@@ -154,7 +154,7 @@ class SubscriptionReading:
         try:
             return Sealer(codec).seal(value)
         except SerdeError as error:
-            raise DecodeError(str(error)) from error
+            raise DecodeError(shorten(str(error), REASON_CHARACTERS_MAX)) from error
 
     def _queue(self, subscription: Subscription, record: Record) -> str:
         topic, number = record.partition

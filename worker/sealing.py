@@ -11,7 +11,7 @@ import base64
 import orjson
 
 from perdure.schemas.entries import Failure, Outcome, Success
-from perdure.schemas.errors import SerdeError
+from perdure.schemas.errors import SerdeError, text_of
 from perdure.schemas.payloads import SEALED, SEALED_TEXT
 
 from .payload_codec import PayloadCodec
@@ -81,7 +81,7 @@ class Sealer:
         try:
             sealed = self._codec.encode(payload)
         except Exception as error:
-            raise SerdeError(f"The payload codec could not encode {len(payload)} bytes: {error!r}.") from error
+            raise SerdeError(f"The payload codec could not encode {len(payload)} bytes: {_shown(error)}.") from error
         return _checked(sealed, "encode")
 
     def _decoded(self, sealed: bytes) -> bytes:
@@ -89,9 +89,14 @@ class Sealer:
             payload = self._codec.decode(sealed)
         except Exception as error:
             raise SerdeError(
-                f"The payload codec could not decode {len(sealed)} bytes: {error!r}. Is it the codec that wrote them?"
+                f"The payload codec could not decode {len(sealed)} bytes: {_shown(error)}. Is it the codec that wrote "
+                "them?"
             ) from error
         return _checked(payload, "decode")
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {text_of(error)}"
 
 
 def _checked(value: object, what: str) -> bytes:

@@ -18,7 +18,14 @@ from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
-from perdure.schemas.errors import DefinitionError, PerdureError, RetryableError, SerdeError, TerminalError
+from perdure.schemas.errors import (
+    DefinitionError,
+    PerdureError,
+    RetryableError,
+    SerdeError,
+    TerminalError,
+    text_of,
+)
 
 from . import lossless_json
 
@@ -313,7 +320,7 @@ def type_name(hint: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}."
+    return str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {text_of(error)}."
 
 
 @lru_cache(maxsize=TYPED_SERDES_MAX)

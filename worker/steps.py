@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from perdure.journal.retry import RetryPolicy, next_delay_ms
 from perdure.schemas.entries import Failure, StepFailed
-from perdure.schemas.errors import RetryableError, TerminalError, UsageError
+from perdure.schemas.errors import RetryableError, TerminalError, UsageError, text_of
 from perdure.schemas.limits import METADATA_CHARACTERS_MAX, METADATA_MAX, NAME_LENGTH_MAX, shorten
 
 from .actions import ActionTraits
@@ -110,7 +110,7 @@ def judge(
     delay_ms = next_delay_ms(policy, failures=failures, elapsed_ms=elapsed_ms, retry_after_ms=retry_after_ms(error))
     if delay_ms is None:
         return Exhausted(Failure(500, shorten(describe_error(error))))
-    text = shorten(f"{type(error).__name__}: {error}")
+    text = shorten(f"{type(error).__name__}: {text_of(error)}")
     return Again(StepFailed(index, call.name, at_ms, failures, elapsed_ms, delay_ms, text))
 
 
@@ -123,7 +123,7 @@ def retry_after_ms(error: BaseException) -> int | None:
 
 def describe_error(error: BaseException) -> str:
     """An error's message; its type where it has none."""
-    return str(error) or type(error).__name__
+    return text_of(error) or type(error).__name__
 
 
 def as_failure(error: TerminalError) -> Failure:

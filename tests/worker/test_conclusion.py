@@ -239,6 +239,20 @@ async def generator_exit_in_task() -> None:
     await asyncio.create_task(generator_exit())
 
 
+class UnspeakableError(Exception):
+    """Cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+    __repr__ = __str__
+
+
+async def raise_unspeakable() -> None:
+    """Raise what has no text."""
+    raise UnspeakableError
+
+
 async def await_cancelled() -> None:
     """Wait for a task of one's own that is cancelled."""
     task = asyncio.create_task(asyncio.sleep(10))
@@ -256,6 +270,7 @@ async def await_cancelled() -> None:
         interrupt_in_task,
         generator_exit,
         generator_exit_in_task,
+        raise_unspeakable,
         recurse,
     ],
 )
@@ -323,3 +338,28 @@ async def test_long_messages_are_shortened(plain_stage: Stage) -> None:
     story: Story = await plain_stage.play(play)
     assert len(story.failure.message) < 10_000
     assert "left out" in story.failure.message
+
+
+async def test_what_has_no_text_is_recorded(plain_stage: Stage) -> None:
+    """An error whose own code cannot make a text is known by its type: of steps, of arguments, of the last attempt."""
+
+    class Unreadable(BytesSerde):
+        def deserialize(self, buf: bytes) -> bytes:
+            raise UnspeakableError
+
+    async def step(ctx: Context) -> None:
+        await ctx.run_typed("step", raise_unspeakable, RunOptions(max_attempts=2, initial_retry_interval=MS))
+
+    async def last(ctx: Context) -> None:
+        await raise_unspeakable()
+
+    policy = InvocationRetryPolicy(max_attempts=1, on_max_attempts="kill")
+    said = "no text: its __str__ raised ValueError"
+    assert said in (await plain_stage.play(step)).failure.message
+    assert said in (await plain_stage.play(handler_from(last, invocation_retry_policy=policy))).failure.message
+
+    async def takes(ctx: Context, data: bytes) -> None:
+        """Never called."""
+
+    handler = handler_from(takes, input_serde=Unreadable())
+    assert said in (await plain_stage.play(handler, raw=b"x")).failure.message
