@@ -52,6 +52,8 @@ from perdure.worker.serde import JSON
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
 
+from . import subscribed
+
 
 class Target(NamedTuple):
     """Something that reads bytes.
@@ -252,6 +254,7 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
                 b'\x80{"handler": "keep", "base64": "AAECAw==", "not_before": "2030-01-01T00:00:00Z"}\xff\xffkey',
             ),
         ),
+        "subscribed": Target(subscribed.check, subscribed.SEEDS),
         "envelope": Target(
             _envelope,
             (

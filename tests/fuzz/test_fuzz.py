@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from perdure.worker import readings, record_source, sealing
 from perdure.worker.clock import system_random
 from tests.fuzz.mutation import BYTES_MAX, Mutator
 from tests.fuzz.targets import TARGETS
@@ -18,6 +19,8 @@ FOUND = [
     ("ids", b"inv_" + b"0" * 27 + b":" + b"9" * 5_000 + b":1"),
     ("ids", "inv_{}:\N{ARABIC-INDIC DIGIT THREE}:1".format("0" * 27).encode()),
     ("record", b'\x00{"handler": "h", "caller": "inv_f%b:1:1"}' % (b"0" * 26)),
+    ("subscribed", b"\x02!\xff\xffkey"),
+    ("subscribed", b'\x00{"number": 7}'),
     ("arguments", b'"\xff"'),
     ("arguments", b"9" * 100_000),
     ("url", b"redis://:12?secret@host"),
@@ -50,6 +53,54 @@ def test_whatever_the_bytes_it_is_read_or_refused(name: str) -> None:
 def test_what_broke_something_once_does_not_again(name: str, data: bytes) -> None:
     """The inputs that fuzzing found stay in the suite."""
     TARGETS[name].check(data)
+
+
+def _takes_keys_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "_legible_key", lambda key: f"key:{key.decode()}")
+
+
+def _forgets_the_key_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "source_of", lambda record, **_: record_source.source_of(record))
+
+
+def _checks_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "check_names", lambda headers: None)
+
+
+def _shows_errors_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "text_of", str)
+
+
+def _says_all_in_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "shorten", lambda text, _: text)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        _takes_keys_for_text,
+        _forgets_the_key_of_the_source,
+        _checks_no_names,
+        _shows_errors_as_they_are,
+        _says_all_in_letters,
+    ],
+)
+def test_planted_bugs_of_subscriptions_are_found(
+    planted: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short run comes to keys, names and errors that nobody thought of."""
+    planted(monkeypatch)
+    target = TARGETS["subscribed"]
+    mutator = Mutator(target.seeds, random.Random(7))
+
+    def breaks(data: bytes) -> bool:
+        try:
+            target.check(data)
+        except Exception:
+            return True
+        return False
+
+    assert any(breaks(mutator()) for _ in range(INPUTS))
 
 
 def _forgets_escapes(data: bytes) -> None:
