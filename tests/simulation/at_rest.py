@@ -37,6 +37,8 @@ def wrong_at_rest(
     for name, record in records.items():
         if record.status != "completed":
             yield f"G1: {name} of {record.service} is stuck: {record.status}, {record.last_failure}"
+    for target, holder in ((target, holder) for slot in slots for target, holder in slot.holders.items()):
+        yield f"G5: {target} is held by {holder}, which has ended"
     yield from (f"G1: Kafka acknowledged {name}, and nobody knows it" for name in ids if name not in records)
     if owed := [member for slot in slots for member in slot.due.scores]:
         yield f"G1: this is still due: {owed}"
@@ -78,7 +80,8 @@ def _wrong_totals(slot: Slot) -> Iterator[str]:
     sums: Counter[str] = Counter()
     for name, record in slot.records.items():
         journal = slot.journals.get(name, [])
-        if record.service == BOX and journal and isinstance(journal[0].entry, Input):
+        adds = (record.service, record.target["handler"]) == (BOX, "add")
+        if adds and journal and isinstance(journal[0].entry, Input):
             written = sum(isinstance(row.entry, SetState) for row in journal)
             sums[record.object] += written * orjson.loads(journal[0].entry.value)
     for target, total in sums.items():

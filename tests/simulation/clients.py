@@ -16,7 +16,7 @@ from perdure.worker.broker import Outgoing
 from perdure.worker.clock import Clock
 from perdure.worker.topics import service_topic
 
-from .programs import BOX, FLOW, PROMISE, SIGNAL, WORK
+from .programs import BOX, FLOW, NEST, PROMISE, SIGNAL, WORK
 from .schedules import Request
 from .virtual_kafka import VirtualKafka
 from .virtual_loop import EPOCH_MS, VirtualLoop
@@ -105,7 +105,8 @@ class Clients:
     def insist(self) -> None:
         """Send all signals, and repeat what was completed: a failover loses what no barrier has vouched for.
 
-        Promises are kept by handlers. Only where nobody else will, because who was to is stopped, does a client.
+        What waits for itself is killed. Promises are kept by handlers; only where nobody else will, because who was to
+        is stopped, does a client.
         """
         for name in self.ids:
             for number in range(SIGNALS):
@@ -113,6 +114,9 @@ class Clients:
                 self._begin(self._deliver, name, signal, f"s:by:{number}")
         for told in self._told:
             self._begin(self._complete, *told)
+        for request, name in zip(self._requests, self.ids, strict=True):
+            if request.service == NEST:
+                self._begin(self._kill, name)
         kept = {
             request.key
             for request, name in zip(self._requests, self.ids, strict=True)
@@ -149,6 +153,13 @@ class Clients:
         if delivery.due:
             await self._link.hasten(delivery.due)
 
+    async def _kill(self, name: InvocationId) -> None:
+        await self._bring(lambda: self._ask_to_kill(name))
+
+    def _ask_to_kill(self, name: InvocationId) -> Awaitable[Delivery]:
+        killed: Awaitable[Delivery] = self._link.kill(name, Output(self._clock.now_ms(), Failure(409, "killed")))
+        return killed
+
     async def _control(self, what: str, name: InvocationId) -> None:
         link, now_ms = self._link, self._clock.now_ms()
         match what:
@@ -156,7 +167,7 @@ class Clients:
                 await self._deliver(name, Cancelled(now_ms), f"x:client:{next(self._numbers)}")
                 return
             case "kill":
-                delivery = await link.kill(name, Output(now_ms, Failure(409, "killed")))
+                delivery = await self._ask_to_kill(name)
             case "pause":
                 delivery = await link.pause(name, at_ms=now_ms, reason="paused by an operator")
             case _:

@@ -14,6 +14,7 @@ from typing import Any
 from perdure.journal.memory_slot import Record, Slot
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.store import Admission, Claim, Claimed, Concluded, Lease
+from perdure.schemas.commands import Call
 from perdure.schemas.entries import Completion, Output, Positioned, Run, Sleep
 from perdure.schemas.errors import PerdureError
 from perdure.schemas.ids import InvocationId
@@ -53,6 +54,8 @@ class Auditor:
         self._report = report
         self._seen: dict[str, Seen] = {}
         self._lines: defaultdict[str, list[str]] = defaultdict(list)
+        self._callers: dict[str, str] = {}
+        self._killed: dict[str, str] = {}
         self.admitted: dict[str, int] = {}
 
     def seen(self, store: MemoryStore, command: Executed, answer: object, *, length: int) -> None:
@@ -90,6 +93,8 @@ class Auditor:
         slept = {name: seen.slept for name, seen in self._seen.items()}
         befores = {name: seen.not_before_ms for name, seen in self._seen.items()}
         self._seen.clear()
+        ended = {name for slot in store._slots for name, record in slot.records.items() if record.status == "completed"}
+        self._killed = {name: target for name, target in self._killed.items() if name in ended}
         for slot in store._slots:
             for name, record in slot.records.items():
                 lease = granted.get(name)
@@ -178,8 +183,24 @@ class Auditor:
         begins = known.status in WAITS and record.status in BEGUN
         if begins and now_ms < known.not_before_ms:
             self._report(f"G6: {name} was started {known.not_before_ms - now_ms} ms early")
+        if record.status == "completed" and command.name == "kill":
+            self._killed[name] = record.object if known.status in BEGUN and record.mode == "exclusive" else ""
+        elif record.mode == "exclusive" and known.status not in BEGUN and record.status in BEGUN:
+            self._check_turn(name, record.object)
         known.status, known.epoch, known.token = record.status, record.epoch, record.token
         known.journal = list(journal)
+
+    def _check_turn(self, name: str, target: str) -> None:
+        # What ended by itself has left what it called behind: only what is killed, or runs, has it killed.
+        callee, caller = name, self._callers.get(name)
+        while (
+            caller is not None
+            and (seen := self._seen.get(caller)) is not None
+            and (caller in self._killed or seen.status != "completed")
+        ):
+            if self._killed.get(caller) == target and _awaits(seen.journal, callee):
+                self._report(f"G5: {name} gets its turn of {target}, and was called below {caller}, which was killed")
+            callee, caller = caller, self._callers.get(caller)
 
     def _check_entries(
         self, name: str, journal: list[Positioned], new: list[Positioned], known: Seen, now_ms: int
@@ -194,6 +215,8 @@ class Auditor:
                     self._report(f"G6: timer {entry.command_index} of {name} fired {early_ms} ms early")
                 if _count(journal, Completion, entry.command_index) > 1:
                     self._report(f"G3: command {entry.command_index} of {name} was completed twice")
+            elif isinstance(entry, Call):
+                self._callers[entry.invocation_id] = name
             elif isinstance(entry, Run) and _count(journal, Run, entry.command_index) > 1:
                 self._report(f"G2: step {entry.name} of {name} was recorded twice")
             elif isinstance(entry, Output) and sum(isinstance(each.entry, Output) for each in journal) > 1:
@@ -216,6 +239,13 @@ class Auditor:
                 self._report(f"G5: {begun[0]} has the object {target} before {line[0]}, which was admitted first")
             if begun and slot.holders.get(target) != begun[0]:
                 self._report(f"G5: {begun[0]} runs, and {target} is held by {slot.holders.get(target)}")
+
+
+def _awaits(journal: list[Positioned], callee: str) -> bool:
+    """Whether a call of it is without an answer."""
+    answered = {row.entry.command_index for row in journal if isinstance(row.entry, Completion)}
+    calls = (row.entry for row in journal if isinstance(row.entry, Call) and row.entry.invocation_id == callee)
+    return any(call.command_index not in answered for call in calls)
 
 
 def _ended_out_of_turn(slot: Slot, line: list[str], begun: str) -> bool:

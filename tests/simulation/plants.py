@@ -9,9 +9,9 @@ from typing import Any
 from perdure.journal.memory_objects import release
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.promised import COMPLETED
-from perdure.journal.store import Lease, ResumeDue, Swept
+from perdure.journal.store import Delivery, Lease, ResumeDue, Swept
 from perdure.schemas.commands import Lookup
-from perdure.schemas.entries import OUTGOING, Completion, Entry, Sleep, Success
+from perdure.schemas.entries import OUTGOING, Completion, Entry, Output, Sleep, Success
 from perdure.schemas.ids import InvocationId
 from perdure.worker.broker import Record
 from perdure.worker.committer import Committer
@@ -129,6 +129,18 @@ class TwiceReleasing(MemoryStore):
         return done
 
 
+class Careless(MemoryStore):
+    """Hands the object of what is killed on at once, although what it called may be the next."""
+
+    def kill(self, invocation_id: InvocationId, output: Output) -> asyncio.Future[Delivery]:
+        """See `Store.kill`."""
+        done = super().kill(invocation_id, output)
+        record, (slot, now_ms) = self._record(invocation_id), self._at(invocation_id)
+        if record is not None and slot.holders.get(record.object) == invocation_id:
+            release(slot, record.object, invocation_id, now_ms)
+        return done
+
+
 class Hasty(MemoryStore):
     """Lets timers fire a little early."""
 
@@ -210,4 +222,5 @@ PLANTS: dict[str, Plant] = {
     "timer early": StorePlant(Hasty),
     "completed twice": StorePlant(Forgetful),
     "promise not looked at": StorePlant(Trusting),
+    "object freed at once": StorePlant(Careless),
 }

@@ -14,6 +14,9 @@ An argument is a program, a list of moves:
 ["signal", name]    waits for a signal                      -> what it brings
 ["fail"]            a terminal failure
 ```
+
+That of an object's `nest` is a list of programs, which it calls all at once, and `add` of its own object with them: it
+waits for what waits for it, and ends only when somebody kills it.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ SIGNAL = "go"
 PROMISE = "word"
 FAILED = 418
 """The code of a program that fails on purpose."""
+
+NEST = f"{BOX}/nest"
+"""Whose invocations nothing but a kill ends."""
 
 ANY = "*"
 """In what is expected: any value."""
@@ -140,6 +146,16 @@ async def add(ctx: ObjectContext, amount: int) -> int:
     if amount % 2:
         await ctx.sleep(timedelta(milliseconds=amount))
     return total
+
+
+@_box.handler()
+async def nest(ctx: ObjectContext, programs: list[Any]) -> None:
+    """Call what wants this object, too, directly or not: none of it may have a turn before this ends."""
+    await _step(ctx, "s0", fails=0, value=0)
+    await gather(
+        ctx.object_call(add, ctx.key(), 2),
+        *(ctx.service_call(play, program) for program in programs),
+    )
 
 
 @_flow.main()

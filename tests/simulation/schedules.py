@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from .programs import BOX, FLOW, SIGNAL, WORK, Program
+from .programs import BOX, FLOW, NEST, SIGNAL, WORK, Program
 
 Kind = Literal[
     "crash",
@@ -32,6 +32,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SPAN_S = 3.0
 """Events are within it; what clients ask comes in its first half. Short, so that thousands fit into a minute."""
+
+NESTING = 0.12
+"""In so many of all schedules somebody has an object wait for itself, and kills what does."""
 
 _OFTEN: tuple[Kind, ...] = ("crash", "freeze", "freeze", "block", "failover", "cancel")
 """What is chosen more often than the rest."""
@@ -110,7 +113,11 @@ CONTROLS = frozenset({"cancel", "kill", "pause", "resume"})
 
 
 def generate(
-    seed: int, kinds: Sequence[Kind] = (*KINDS, *_OFTEN), *, counts: Sequence[int] = (0, 1, 1, 2, 2, 3, 4, 5)
+    seed: int,
+    kinds: Sequence[Kind] = (*KINDS, *_OFTEN),
+    *,
+    counts: Sequence[int] = (0, 1, 1, 2, 2, 3, 4, 5),
+    nesting: float = NESTING,
 ) -> Schedule:
     """The schedule of a seed.
 
@@ -118,6 +125,7 @@ def generate(
         seed: Any number.
         kinds: What may happen in it; what is named twice happens more often.
         counts: How often, likewise.
+        nesting: How likely it is that an object is made to wait for itself.
     """
     chance = random.Random(f"schedule {seed}")
     workers = chance.choice((1, 2, 2, 3))
@@ -125,8 +133,26 @@ def generate(
     requests.sort(key=lambda request: request.at_s)
     count = chance.choice(counts)
     events = [_event(chance, chance.choice(kinds), workers, requests) for _ in range(count)]
+    # Rare things have a generator of their own: the other schedules are what they were without them.
+    rarely = random.Random(f"rare {seed}")
+    if rarely.random() < nesting:
+        _nest(rarely, requests, events)
     events.sort(key=lambda event: event.at_s)
     return Schedule(seed, workers, tuple(requests), tuple(events))
+
+
+def _nest(chance: random.Random, requests: list[Request], events: list[Event]) -> None:
+    """Have one or two objects wait for themselves, with others behind them, and kill whose fault it is."""
+    for _ in range(chance.choice((1, 1, 2))):
+        at_s, key = round(chance.random() * SPAN_S / 2, 3), chance.choice("ab")
+        own: Program = (("step", 0),) * chance.randrange(2) + (("add", key, 7),)
+        programs = chance.choice(((), (own,), (own, _program(chance, depth=1)), ((("call", own),),)))
+        requests.append(Request(at_s, NEST, programs, key))
+        kill = Event(round(at_s + chance.choice((0.1, 0.4, 2.0)) * chance.random(), 3), "kill", len(requests) - 1)
+        behind = [Request(round(at_s + chance.random() * 0.1, 3), BOX, 2, key) for _ in range(chance.randrange(3))]
+        requests += behind
+        if chance.random() < 0.8:
+            events.append(kill)
 
 
 def _requests(chance: random.Random) -> list[Request]:
@@ -154,9 +180,7 @@ _MOVES = ("step", "step", "sleep", "both", "call", "send", "add", "post", "awake
 def _program(chance: random.Random, *, depth: int) -> Program:
     moves: list[Any] = []
     for _ in range(chance.randint(1, 4)):
-        match chance.choice(
-            ("step", "step", "sleep", "both", "call", "send", "add", "post", "awakeable", "signal", "fail")
-        ):
+        match chance.choice(_MOVES):
             case "step":
                 moves.append(("step", chance.choice((0, 0, 0, 1, 2))))
             case "sleep" | "both" as what:

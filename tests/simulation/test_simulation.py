@@ -29,6 +29,7 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "timer early": (20, CALM),
     "completed twice": (40, CALM),
     "promise not looked at": (150, ("failover",)),
+    "object freed at once": (60, CALM),
 }
 """By which seed each plant is found, among schedules in which only that happens."""
 
