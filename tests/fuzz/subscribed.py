@@ -5,7 +5,7 @@ One handler for each way in which a record's value is read and its key is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -108,31 +108,40 @@ SUBSCRIPTIONS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """By topic; each once more behind a payload codec."""
 
 
-def application(codec: PayloadCodec | None = None) -> Application:
-    """A handler of each kind."""
+async def nothing(ctx: Context) -> None:
+    """What handlers do, where they are not told anything else."""
+
+
+def application(
+    codec: PayloadCodec | None = None,
+    *,
+    done: Callable[[Context], Awaitable[None]] = nothing,
+    subscriptions: Iterable[Subscription] = (),
+) -> Application:
+    """A handler of each kind; `done` is called once it has its argument."""
     desk, basket, flow = Service("Desk"), VirtualObject("Basket"), Workflow("Flow")
 
     @desk.handler()
     async def typed(ctx: Context, order: Order) -> None:
-        """JSON of a type."""
+        await done(ctx)
 
     @desk.handler()
     async def raw(ctx: Context, value: bytes) -> None:
-        """Bytes as they are."""
+        await done(ctx)
 
     @desk.handler(input_serde=Touchy())
     async def own(ctx: Context, value: str) -> None:
-        """By code of somebody's own."""
+        await done(ctx)
 
     @basket.handler()
     async def add(ctx: ObjectContext, value: Any = None) -> None:
-        """JSON of any type."""
+        await done(ctx)
 
     @flow.main()
     async def run(ctx: WorkflowContext, value: Any = None) -> None:
-        """Likewise."""
+        await done(ctx)
 
-    return app([desk, basket, flow], payload_codec=codec)
+    return app([desk, basket, flow], payload_codec=codec, subscriptions=subscriptions)
 
 
 def _reading(of: Application) -> SubscriptionReading:
