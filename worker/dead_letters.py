@@ -5,6 +5,8 @@ Law: the record's key, value and headers as they are; what is told about it are 
 
 from __future__ import annotations
 
+from typing import Final
+
 from perdure.journal.store import Store
 from perdure.schemas.entries import Failure, Input
 from perdure.schemas.ids import InvocationId
@@ -15,12 +17,26 @@ from .payload_codec import PayloadCodec
 from .record_source import RecordSource, read_source
 from .sealing import Sealer
 
+FIRST_ABOUT: Final = "perdure-reason"
+"""The first of the headers that letters have behind those of the record."""
+
+LEFT_OUT: Final = "perdure-left-out"
+"""Of a letter whose topic would not take the record whole: what is not in it."""
+
 
 def unreadable_letter(record: Record, reason: str, *, topic: str) -> Outgoing:
     """The letter for a record that cannot be understood."""
     (of_topic, number), offset, timestamp_ms, key, value, headers = record
     about = _about(reason, RecordSource(of_topic, number, offset, timestamp_ms))
     return Outgoing(topic, key, value, (*_legible(headers), *about))
+
+
+def pointing_letter(letter: Outgoing) -> Outgoing:
+    """The same letter without the record, for a topic that does not take it whole: where it stands, and why."""
+    headers = letter.headers
+    first = max((at for at, (name, _) in enumerate(headers) if name == FIRST_ABOUT), default=len(headers))
+    left_out = f"key of {len(letter.key or b'')} bytes, value of {len(letter.value or b'')} bytes, {first} headers"
+    return letter._replace(key=None, value=None, headers=(*headers[first:], (LEFT_OUT, left_out.encode())))
 
 
 async def failure_letter(
@@ -52,7 +68,7 @@ async def failure_letter(
 
 def _about(reason: str, source: RecordSource) -> Headers:
     return (
-        ("perdure-reason", reason.encode("utf-8", "replace")),
+        (FIRST_ABOUT, reason.encode("utf-8", "replace")),
         ("perdure-topic", source.topic.encode()),
         ("perdure-partition", str(source.partition).encode()),
         ("perdure-offset", str(source.offset).encode()),

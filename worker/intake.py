@@ -34,7 +34,7 @@ from .application import Application
 from .arrivals import Arrivals, Fetched
 from .broker import Outgoing, Partition, Record
 from .clock import Clock
-from .dead_letters import unreadable_letter
+from .dead_letters import pointing_letter, unreadable_letter
 from .outbox import Outbox
 from .readings import DEAD_LETTER_REPLY, Reading, check_names
 
@@ -348,4 +348,4 @@ class Intake:
             "a record of %s/%d at offset %d goes to the dead letters: %s", topic, number, fetched.record.offset, reason
         )
         letter = unreadable_letter(fetched.record, reason, topic=self._limits.dead_letter_topic)
-        self._outbox.put(letter, lambda: self._progress.settled(*fetched))
+        self._outbox.put(letter, lambda: self._progress.settled(*fetched), instead=pointing_letter(letter))

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from perdure.schemas.errors import ConflictError, UsageError
 
 from .broker import Outgoing, Partition, Record, stray_names
+from .dead_letters import FIRST_ABOUT, LEFT_OUT
 from .kafka import Consumer
 from .kafka_admin import describe_cluster
 from .kafka_config import KafkaConfig
@@ -19,7 +20,6 @@ from .topics import dead_letter_topic
 OURS: Final = "perdure-"
 """Names of headers that letters have behind those of the record begin so."""
 
-_FIRST: Final = "perdure-reason"
 _STRAY: Final = re.compile(r"perdure-header-(\d+)-name")
 
 TAKE_MS: Final = 500
@@ -68,7 +68,7 @@ def opened(letter: Record) -> Letter:
         letter: A record of the dead-letter topic; one that no worker wrote is a record without a reason.
     """
     headers = list(letter.headers)
-    first = max((at for at, (name, _) in enumerate(headers) if name == _FIRST), default=len(headers))
+    first = max((at for at, (name, _) in enumerate(headers) if name == FIRST_ABOUT), default=len(headers))
     told = headers[first:] if all(name.startswith(OURS) for name, _ in headers[first:]) else []
     own = headers[: len(headers) - len(told)]
     while told and own and (at := _stray(own)) is not None:
@@ -106,12 +106,17 @@ def requeued(letter: Letter) -> Outgoing:
     """The record as it was, for its own topic and partition.
 
     Raises:
-        ConflictError: It is not known where it was, or it has headers that cannot be written.
+        ConflictError: It is not known where it was, the letter is without it, or it has headers that cannot be written.
     """
     topic, number = letter.record.partition
     place = f"{letter.partition}/{letter.offset}"
     if "topic" not in letter.about:
         raise ConflictError(f"The dead letter {place} does not say which topic it comes from: no worker wrote it.")
+    if left_out := letter.about.get(LEFT_OUT.removeprefix(OURS)):
+        raise ConflictError(
+            f"The dead letter {place} is without its record ({left_out}), which was too large for the dead letters: it "
+            f"stands at {letter.source} as long as that topic keeps it. Produce it anew, smaller."
+        )
     if stray_names(letter.record.headers):
         raise ConflictError(
             f"The record of the dead letter {place} has header names that are not UTF-8, for which it would be refused "

@@ -35,6 +35,7 @@ RETRY_S_MAX = 10.0
 class _Item(NamedTuple):
     outgoing: Outgoing
     acknowledged: Callable[[], None] | None
+    instead: Outgoing | None = None
 
 
 class Outbox:
@@ -50,10 +51,20 @@ class Outbox:
         self._emptied = asyncio.Event()
         self._emptied.set()
 
-    def put(self, outgoing: Outgoing, acknowledged: Callable[[], None] | None = None) -> None:
-        """Produce a record; `acknowledged` is called once Kafka has it.
+    def put(
+        self,
+        outgoing: Outgoing,
+        acknowledged: Callable[[], None] | None = None,
+        *,
+        instead: Outgoing | None = None,
+    ) -> None:
+        """Produce a record.
 
-        Without `acknowledged` nobody depends on this copy, and it is dropped when too many wait.
+        Args:
+            outgoing: It.
+            acknowledged: Called once Kafka has it. Without one nobody depends on this copy, and it is dropped when too
+                many wait.
+            instead: Produced to the same topic where that refuses the record for its size.
         """
         if acknowledged is None and self._waiting >= WAITING_MAX:
             return
@@ -62,7 +73,7 @@ class Outbox:
             items = self._topics[outgoing.topic] = deque()
             self._begun.append(outgoing.topic)
             self._filled.set()
-        items.append(_Item(outgoing, acknowledged))
+        items.append(_Item(outgoing, acknowledged, instead))
         self._waiting += 1
         self._emptied.clear()
 
@@ -96,6 +107,10 @@ class Outbox:
             try:
                 await self._broker.produce([item.outgoing for item in batch])
             except RecordTooLargeError as error:
+                if len(batch) == 1 and batch[0].instead is not None:
+                    logger.warning("a letter for %s comes without its record, which stays there: %s", topic, error)
+                    batch = [_Item(batch[0].instead, batch[0].acknowledged)]
+                    continue
                 if len(batch) == 1:
                     logger.error("a record for %s can never be produced; it stays where it came from: %s", topic, error)
                     return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from perdure.journal.store import Caller, Store
 from perdure.schemas.entries import Failure, Outcome
@@ -18,6 +19,7 @@ from perdure.schemas.records import encode_reply
 
 from .answered import SIDE_FAILED
 from .broker import Outgoing
+from .dead_letters import pointing_letter
 from .outbox import Outbox
 from .readings import DEAD_LETTER_REPLY
 
@@ -133,16 +135,19 @@ class Replies:
             logger.error("there is no record any more of which %s could become a dead letter", invocation_id)
             self._done(invocation_id)
         else:
-            self._produce(invocation_id, [letter])
+            self._produce(invocation_id, [letter], instead=pointing_letter(letter))
 
-    def _produce(self, invocation_id: InvocationId, records: Sequence[Outgoing]) -> None:
+    def _produce(
+        self, invocation_id: InvocationId, records: Sequence[Outgoing], *, instead: Outgoing | None = None
+    ) -> None:
+        put = partial(self._put, invocation_id, records, instead)
         if self._durable is None:
-            self._put(invocation_id, records)
+            put()
         else:
-            self._spawn(self._put_when_durable(invocation_id, records, self._durable))
+            self._spawn(self._put_when_durable(invocation_id, put, self._durable))
 
     async def _put_when_durable(
-        self, invocation_id: InvocationId, records: Sequence[Outgoing], durable: Callable[[], Awaitable[None]]
+        self, invocation_id: InvocationId, put: Callable[[], None], durable: Callable[[], Awaitable[None]]
     ) -> None:
         try:
             await durable()
@@ -151,11 +156,11 @@ class Replies:
             self._owed.pop(invocation_id, None)
             logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
         else:
-            self._put(invocation_id, records)
+            put()
 
-    def _put(self, invocation_id: InvocationId, records: Sequence[Outgoing]) -> None:
+    def _put(self, invocation_id: InvocationId, records: Sequence[Outgoing], instead: Outgoing | None) -> None:
         for record in records:
-            self._outbox.put(record, lambda: self._done(invocation_id))
+            self._outbox.put(record, lambda: self._done(invocation_id), instead=instead)
 
     def _done(self, invocation_id: InvocationId) -> None:
         left = self._owed.get(invocation_id)

@@ -8,11 +8,16 @@ from typing import Any
 import orjson
 import pytest
 
+from perdure.schemas.errors import TerminalError
+from perdure.schemas.limits import RECORD_BYTES_MAX
 from perdure.worker.application import Application, app
 from perdure.worker.broker import Outgoing, Record
 from perdure.worker.context import Context
+from perdure.worker.letters import opened
 from perdure.worker.service import Service
+from perdure.worker.subscriptions import Subscription
 from tests.integration.deployment import PATIENCE, Deployment, envelope, record
+from tests.integration.shop import topic_of
 from tests.waiting import wait_until
 from tests.worker.kafka_clients import NOT_UTF8, produce_batch
 
@@ -190,3 +195,41 @@ async def test_an_envelope_may_be_written_by_hand(plain: Deployment) -> None:
         await sender.send(record(plain.topic("Echo"), envelope("echo", reply_to=replies)))
         found = await plain.read(replies, lambda records: len(records) >= 2)
     assert any(b'"value":{"\xc3\xa9":[1.5,null]}' in (reply.value or b"") for reply in found)
+
+
+async def test_records_that_no_letter_can_hold_move_on(plain: Deployment) -> None:
+    """Their letters say where they stand: unreadable or failed, the offset moves, and a new worker finds neither again.
+
+    A letter has headers of its own, so that the largest record that a topic takes is too large for the dead letters.
+    """
+    service = Service("Echo")
+    calls: list[int] = []
+
+    @service.handler()
+    async def refuse(ctx: Context, argument: bytes) -> None:
+        calls.append(len(argument))
+        raise TerminalError("not this one")
+
+    async with topic_of(plain) as orders:
+        subscription = Subscription(topic=orders.topic, handler=refuse, on_terminal_failure="dead-letter")
+        application = app([service], subscriptions=[subscription])
+        async with plain.worker(application) as engine:
+            offsets = engine._sources[1].committer._offsets
+            await orders.send(b"x" * (RECORD_BYTES_MAX + 48_400), key=b"unreadable")
+            await orders.send(b"x" * RECORD_BYTES_MAX, headers=(("large", b"x" * 48_400),))
+            await orders.send(b"x", key=b"small")
+            letters = await plain.read(plain.topic("dead"), lambda records: len(records) >= 3)
+            await wait_until(lambda: offsets.backlog == 0, description="all offsets may move")
+        async with plain.worker(application):
+            await orders.send(b"y", key=b"small")
+            letters = await plain.read(plain.topic("dead"), lambda records: len(records) >= 4)
+    seen = {each.record.offset: each for each in map(opened, letters)}
+    assert [seen[offset].about.get("left-out") for offset in range(4)] == [
+        "key of 10 bytes, value of 1048400 bytes, 0 headers",
+        "key of 0 bytes, value of 1000000 bytes, 1 headers",
+        None,
+        None,
+    ]
+    assert [seen[offset].record.value for offset in range(4)] == [None, None, b"x", b"y"]
+    assert len(letters) == 4
+    assert sorted(calls) == [1, 1, RECORD_BYTES_MAX]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from perdure.schemas.errors import ConflictError
 from perdure.worker.broker import Headers, Outgoing, Partition, Record
-from perdure.worker.dead_letters import unreadable_letter
+from perdure.worker.dead_letters import pointing_letter, unreadable_letter
 from perdure.worker.letters import opened, requeued
 
 NAMES = st.text(max_size=5) | st.sampled_from(
@@ -41,6 +41,16 @@ def test_names_that_are_not_utf8_are_restored_and_not_written(headers: Headers) 
     if any(not name.isprintable() and "\udc80" <= max(name) <= "\udcff" for name, _ in headers):
         with pytest.raises(ConflictError, match="not UTF-8"):
             requeued(letter)
+
+
+def test_a_letter_without_its_record_is_not_put_back() -> None:
+    """It says what is not in it, why, and where the record stands."""
+    record = Record(Partition("shop", 3), 41, 1_000, b"k", b"value", (("perdure-reason", b"its own"), ("a", None)))
+    letter = opened(fetched(pointing_letter(unreadable_letter(record, "because", topic="ns.dead"))))
+    assert (letter.reason, letter.source, letter.record[3:]) == ("because", "shop/3/41", (None, None, ()))
+    assert letter.about["left-out"] == "key of 1 bytes, value of 5 bytes, 2 headers"
+    with pytest.raises(ConflictError, match="stands at shop/3/41 as long as"):
+        requeued(letter)
 
 
 def test_what_no_worker_wrote_is_not_put_anywhere() -> None:

@@ -108,6 +108,17 @@ async def test_a_record_that_is_too_large_is_left_where_it_was(
     assert acknowledged[-1] == 9
 
 
+async def test_something_smaller_goes_where_a_record_is_too_large(broker: ScriptedBroker, outbox: Outbox) -> None:
+    """In its place, and is acknowledged for it; the others of its batch go as they are."""
+    broker.too_large.add(b"2")
+    acknowledged: list[int] = []
+    for number in range(4):
+        outbox.put(letter("t", number), lambda number=number: acknowledged.append(number), instead=letter("t", 7))  # type: ignore[misc]
+    await outbox.emptied()
+    assert acknowledged == [0, 1, 2, 3]
+    assert [record.value for record in broker.produced] == [b"0", b"1", b"7", b"3"]
+
+
 async def test_what_nobody_depends_on_is_dropped_when_too_much_waits(
     broker: ScriptedBroker, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
