@@ -23,7 +23,7 @@ from perdure.schemas.limits import CANCELLATIONS_MAX, RECEIVED_BYTES_MAX, RECEIV
 
 from .memory_ending import finish, may_have_called, purge
 from .memory_objects import enter
-from .memory_slot import Record, Slot
+from .memory_slot import ANSWERED_AT, Record, Slot
 from .positions import command_at
 from .store import Admission, CascadeDue, Concluded, Delivery, Due, HintDue, ReplyDue, Restart, Status
 from .transitions import RETENTION_MS, Answered, hastened
@@ -107,16 +107,15 @@ def answer(
     record = slot.records.get(invocation_id)
     if record is None or record.status == "completed":
         return Answered(["unknown" if record is None else "completed"] * len(answers), [])
-    # What is added here stands for no entry that may be lacking.
     results, length = [], record.length
     for position, entry in answers:
-        once = f"c:{entry.command_index}"
-        if position > length:
-            results.append("gap")
-        elif once in record.once:
+        place = record.places.get(entry.command_index)
+        if place == ANSWERED_AT:
             results.append("known")
+        elif place != position:
+            results.append("gap")
         else:
-            record.once.add(once)
+            record.places[entry.command_index] = ANSWERED_AT
             slot.write(invocation_id, record, entry)
             results.append("delivered")
     if record.length == length:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.schemas.commands import Awakeable, ClearAll, ClearState, SetState
+from perdure.schemas.commands import Attach, Awakeable, Call, ClearAll, ClearState, PromiseWait, SetState
 from perdure.schemas.entries import OUTGOING, Entry
 from perdure.schemas.ids import InvocationId
 
@@ -97,5 +97,7 @@ def take_effect(slot: Slot, record: Record, lease: Lease, entries: Sequence[Entr
             case _ if isinstance(entry, OUTGOING):
                 slot.due.put(f"send:{lease.invocation_id}:{position}", now_ms + REPLY_LEASE_MS)
                 record.outgoing = (record.outgoing or 0) + 1
+                if isinstance(entry, Call | Attach | PromiseWait):
+                    record.places[entry.command_index] = position
             case _:
                 pass

@@ -15,7 +15,7 @@ from perdure.schemas.limits import WAITERS_MAX
 
 from .memory_delivery import wake
 from .memory_objects import clear_value, set_value
-from .memory_slot import Promises, Slot
+from .memory_slot import ANSWERED_AT, Promises, Slot
 from .promised import promised_by
 from .store import Due, Lease, Promise
 from .transitions import RETENTION_MS
@@ -59,7 +59,7 @@ def wait(
 ) -> Sequence[Due] | None:
     """See `Store.await_promise`."""
     record = slot.records.get(waiting[0])
-    if record is not None and position > record.length:
+    if record is not None and position and record.places.get(waiting[1]) not in (position, ANSWERED_AT):
         raise GapError(f"The store has only {record.length} entries: it lost the wait.")
     known = peek(slot, target, name)
     if known is not None:
@@ -91,9 +91,9 @@ def _tell(
     slot: Slot, invocation_id: InvocationId, index: int, outcome: Outcome, *, now_ms: int, hints: str
 ) -> list[Due]:
     record = slot.records.get(invocation_id)
-    if record is None or record.status == "completed" or f"c:{index}" in record.once:
+    if record is None or record.status == "completed" or record.places.get(index) == ANSWERED_AT:
         return []
-    record.once.add(f"c:{index}")
+    record.places[index] = ANSWERED_AT
     slot.write(invocation_id, record, Completion(index, now_ms, outcome))
     return list(wake(slot, invocation_id, record, now_ms=now_ms, hints=hints).due)
 

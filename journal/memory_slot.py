@@ -34,13 +34,19 @@ REPLY_LEASE_MS = 10_000
 REDELIVERY_MS_MAX = 3_600_000
 """Where the doubling ends: an hour is rare enough to cost nothing and soon enough to heal a lost record."""
 
+ANSWERED_AT = 1
+"""In `Record.places`: where the input stands, and no command ever."""
+
 KEPT_WITHOUT_END_MS = 2**53 - 1
 """The index score of a completed invocation whose reply is not acknowledged yet."""
 
 
 @dataclass(slots=True)
 class Record:
-    """The hash of one invocation. `None` where Redis has no such field yet; `seq` is the last write's number."""
+    """The hash of one invocation. `None` where Redis has no such field yet; `seq` is the last write's number.
+
+    `places` has where each command of another's doing stands; the position of one that has its result is 1.
+    """
 
     target: dict[str, str]
     status: str
@@ -65,6 +71,7 @@ class Record:
     received: int | None = None
     received_bytes: int | None = None
     once: set[str] = field(default_factory=set)
+    places: dict[int, int] = field(default_factory=dict)
     output: Output | None = None
     output_body: bytes | None = None
     completed_at_ms: int | None = None
@@ -94,7 +101,8 @@ class Record:
 
     def hash(self) -> dict[str, str]:
         """All fields as `HGETALL` shows them."""
-        return self.fields() | dict.fromkeys(self.once, "1")
+        places = {f"c:{index}": str(position) for index, position in self.places.items()}
+        return self.fields() | dict.fromkeys(self.once, "1") | places
 
     def fields(self) -> dict[str, str]:
         """The fields that are shown to people."""

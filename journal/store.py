@@ -256,7 +256,8 @@ class Store(Protocol):
 
         Args:
             invocation_id: Whose journal.
-            answers: The position of the command, and what it gets: `gap` is told of one whose command is not there.
+            answers: The position of the command, and what it gets: `gap` is told of one whose command is not there. A
+                failover may have lost it, and others may have written as many entries since.
             here: As in `deliver`.
         """
 
@@ -309,8 +310,15 @@ class Store(Protocol):
     ) -> Awaitable[Sequence[Due] | None]:
         """Have the command told when the promise is completed, at once where it is; `None`: too many wait, try later.
 
+        Args:
+            target: `Service/key` of the workflow.
+            name: The promise's.
+            waiting: Whose command.
+            command_index: Which command.
+            position: Where it stands in the journal; 0 where that is certain.
+
         Raises:
-            GapError: The journal has fewer than `position` entries: the store lost the wait.
+            GapError: It does not stand at `position`: the store lost the wait.
         """
 
     def read_state(self, target: str) -> Awaitable[State]:

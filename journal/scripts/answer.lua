@@ -2,31 +2,29 @@
 -- Brings answers of what it called, attached to or waited for into a journal. Not fenced; each is known once, by its command.
 -- KEYS[1] invocation  KEYS[2] journal  KEYS[3] due  KEYS[4] status prefix
 -- ARGV[1] id  [2] prefix of the hint channels  [3] a worker that needs no hint, or '', then (command index, position, body)
---     each: the entries that there must be, and that of the completion
+--     each: where the command stands, and that of the completion
 -- Returns {result each, false | {'resume', epoch, service} | {'hint', worker}}; a result is 'delivered', 'known',
 --     'completed', 'unknown' or 'gap', as with `deliver`
 local id, results = ARGV[1], {}
 local h = redis.call('HMGET', KEYS[1], 'status', 'epoch', 'length', 'worker', 'service')
 local refused = not h[2] and 'unknown' or h[1] == 'completed' and 'completed'
--- What is added here stands for no entry that may be lacking.
 local length, known = tonumber(h[3]), tonumber(h[3])
-local names, had, new = {}, {}, {'length', 0}
+local names, at, new = {}, {}, {'length', 0}
 if not refused then
   for i = 4, #ARGV, 3 do names[#names + 1] = 'c:' .. ARGV[i] end
-  had = redis.call('HMGET', KEYS[1], unpack(names))
+  for n, place in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do at[names[n]] = place end
 end
 for i = 4, #ARGV, 3 do
-  local at, result = (i - 1) / 3, refused
-  if not result and tonumber(ARGV[i + 1]) > known then result = 'gap' end
-  -- One may be told of a command twice at once.
-  if not result and (had[at] or had[names[at]]) then result = 'known' end
+  local name, result = 'c:' .. ARGV[i], refused
+  if not result and at[name] == '1' then result = 'known' end
+  if not result and at[name] ~= ARGV[i + 1] then result = 'gap' end
   if not result then
-    length, had[names[at]], result = length + 1, true, 'delivered'
-    new[#new + 1] = names[at]
+    length, at[name], result = length + 1, '1', 'delivered'
+    new[#new + 1] = name
     new[#new + 1] = 1
     redis.call('XADD', KEYS[2], length .. '-' .. h[2], 'completion', ARGV[i + 2])
   end
-  results[at] = result
+  results[#results + 1] = result
 end
 if refused or length == known then return {results, false} end
 new[2] = length

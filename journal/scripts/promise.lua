@@ -4,7 +4,7 @@
 -- KEYS[1] promises  KEYS[2] due  KEYS[3] status prefix
 -- ARGV[1] peek | complete | await  [2] name  [3] complete: the outcome's JSON  [4] complete: by whom; await: invocation id
 --     [5] await: command index  [6] slot prefix  [7] prefix of the hint channels  [8] retention_ms of promises of a workflow
---     without a run  [9] id of the workflow's run  [10] waits of one promise at most  [11] await: entries that the waiting journal must have
+--     without a run  [9] id of the workflow's run  [10] waits of one promise at most  [11] await: where the wait stands in its journal, or 0
 -- A promise is kept as `<by>\n<outcome>`, its waits under `?<name>` as `<id>:<index>` each.
 -- Returns {'open'} | {'is', outcome, by} for peek; {'done' | 'taken', {action, ...}} for complete; 
 --     {'waits', {}} | {'told', {action, ...}} | {'full', {}} for await;
@@ -17,11 +17,11 @@ local actions = {}
 
 local function tell(id, index, outcome)
   local keys = {slot .. 'invocation:' .. id, slot .. 'journal:' .. id, KEYS[2], KEYS[3]}
-  local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'length', 'worker', 'service')
-  if not h[1] or h[2] == 'completed' or redis.call('HSETNX', keys[1], 'c:' .. index, '1') == 0 then return end
+  local h = redis.call('HMGET', keys[1], 'epoch', 'status', 'length', 'worker', 'service', 'c:' .. index)
+  if not h[1] or h[2] == 'completed' or h[6] == '1' then return end
   local now, length = now_ms(), tonumber(h[3]) + 1
   redis.call('XADD', keys[2], length .. '-' .. h[1], 'completion', '{"index":' .. index .. ',"at":' .. whole(now) .. ',' .. string.sub(outcome, 2))
-  redis.call('HSET', keys[1], 'length', length)
+  redis.call('HSET', keys[1], 'length', length, 'c:' .. index, 1)
   if h[2] == 'suspended' then
     make_ready(keys, id, h[2], now)
     actions[#actions + 1] = {'resume', id, h[1], h[5]}
@@ -52,8 +52,8 @@ if what == 'complete' then
   keep_as_run(KEYS[1], run, ARGV[8])
   return {'done', actions}
 end
-local h = redis.call('HMGET', slot .. 'invocation:' .. ARGV[4], 'status', 'length')
-if h[2] and tonumber(ARGV[11]) > tonumber(h[2]) then return redis.error_reply('GAP ' .. h[2]) end
+local h = redis.call('HMGET', slot .. 'invocation:' .. ARGV[4], 'status', 'length', 'c:' .. ARGV[5])
+if h[2] and ARGV[11] ~= '0' and h[3] ~= '1' and h[3] ~= ARGV[11] then return redis.error_reply('GAP ' .. h[2]) end
 if known then
   local _, outcome = parts(known)
   tell(ARGV[4], ARGV[5], outcome)

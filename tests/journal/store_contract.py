@@ -24,6 +24,7 @@ from perdure.journal.replies import body_of_outcome, payload_kept
 from perdure.journal.store import Admission, Claim, Claimed, Concluded, Delivery, Due, Lease, Store
 from perdure.journal.wire import Wire
 from perdure.schemas.codec import encode
+from perdure.schemas.commands import Call
 from perdure.schemas.entries import Completion, Entry, Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from perdure.worker.clock import system_random
@@ -314,8 +315,23 @@ async def admitted(bench: Bench, **changes: Any) -> Lease:
     return answer.lease
 
 
+def calling(index: int) -> Call:
+    """A call of something else."""
+    return Call(index, 5, "Greeter", "greet", None, new_id(), "", (), b"null")
+
+
 async def answered(bench: Bench, invocation_id: InvocationId, *answers: Completion, position: int = 0) -> Delivery:
-    """Bring the results of commands that stand at that position; what became of the last one."""
+    """Bring the results of commands; what became of the last one.
+
+    Args:
+        bench: A store.
+        invocation_id: Whose journal.
+        answers: The results.
+        position: Where their commands stand; without it they come as from somebody who does not say.
+    """
+    if not position:
+        each = [await bench.store.deliver(invocation_id, one, once=f"o:{one.command_index}") for one in answers]
+        return each[-1]
     told = await bench.store.answer(invocation_id, [(position, answer) for answer in answers])
     return Delivery(told.results[-1], told.due) if told.results[-1] == "delivered" else Delivery(told.results[-1])
 

@@ -55,7 +55,7 @@ WRITES: dict[str, Call] = {
         lease, [SEND, output()], after=1, seq=1, retention_ms=LEASE_MS, journal_retention_ms=LEASE_MS
     ),
     "attach a caller": lambda store, lease: store.attach(lease.invocation_id, "", caller=CALLER),
-    "answer": lambda store, lease: store.answer(lease.invocation_id, [(1, Completion(n, 4, ONE)) for n in (3, 4)]),
+    "answer": lambda store, lease: store.answer(lease.invocation_id, [(2, Completion(n, 4, ONE)) for n in (3, 4)]),
     "signal": lambda store, lease: store.deliver(lease.invocation_id, Signalled("go", 4, ONE), once="s:1"),
     "cancel": lambda store, lease: store.deliver(lease.invocation_id, Cancelled(4), once="x:1"),
     "kill": lambda store, lease: store.kill(lease.invocation_id, output()),

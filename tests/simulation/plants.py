@@ -103,7 +103,7 @@ class LastWins(MemoryStore):
         """See `Store.answer`."""
         record = self._record(invocation_id)
         if record is not None:
-            record.once.difference_update(f"c:{entry.command_index}" for _, entry in answers)
+            record.places.update((entry.command_index, position) for position, entry in answers)
         return super().answer(invocation_id, answers, here=here)
 
     def complete_awakeable(
