@@ -310,15 +310,8 @@ class Store(Protocol):
     ) -> Awaitable[Sequence[Due] | None]:
         """Have the command told when the promise is completed, at once where it is; `None`: too many wait, try later.
 
-        Args:
-            target: `Service/key` of the workflow.
-            name: The promise's.
-            waiting: Whose command.
-            command_index: Which command.
-            position: Where it stands in the journal; 0 where that is certain.
-
         Raises:
-            GapError: It does not stand at `position`: the store lost the wait.
+            GapError: It does not stand at `position` of the journal (0: it certainly does): the store lost the wait.
         """
 
     def read_state(self, target: str) -> Awaitable[State]:
