@@ -249,6 +249,8 @@ def _translated(config: RedisConfig) -> Iterator[None]:
         # Reached while connecting only: answers to commands are values.
         raise _refusal(error).to_error(config) from error
     except (ConnectionError, TimeoutError, OSError) as error:
+        # redis-py says of a certificate file that is not there what it says of servers that are not.
+        config.ssl_context()
         raise StoreError(unreachable(config.address, error, tls=config.tls)) from error
     except RedisError as error:
         raise StoreError(f"The connection to Redis {config.address} cannot be used: {error}.") from error

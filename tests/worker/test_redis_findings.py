@@ -113,6 +113,8 @@ async def test_tls_that_does_not_come_about(secure: str, authority: Authority, t
     assert "let ssl_ca_certs name" in await refusal(f"rediss://{secure}?{mine}")
     assert "let ssl_ca_certs name" in await refusal(f"rediss://{secure}?ssl_ca_certs={other.ca_file}&{mine}")
     assert "ssl_certfile and ssl_keyfile" in await refusal(f"rediss://{secure}?{ca}")
+    said = await refusal(f"rediss://{secure}?ssl_ca_certs=/nowhere.pem&{mine}")
+    assert said.startswith("The certificate files of the Redis URL (/nowhere.pem, ")
     said = await refusal(f"rediss://{secure}?{ca}&ssl_certfile={stranger}&ssl_keyfile={key}")
     assert "signed by an authority that the server trusts" in said
     port = secure.rpartition(":")[2]
