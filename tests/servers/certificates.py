@@ -33,6 +33,11 @@ class Authority:
         _openssl("x509", "-req", "-CAcreateserial", *signed, "-days", DAYS, "-extfile", extensions, "-out", certificate)
         return certificate, key
 
+    def files_of(self, name: str) -> tuple[Path, Path]:
+        """The certificate and the key of `name`, which are made when they are asked for first."""
+        certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        return (certificate, key) if certificate.exists() else self.issue(name)
+
 
 def new_authority(directory: Path) -> Authority:
     """Make an authority that nobody trusts yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from perdure.journal.redis_topology import CLUSTER_SLOTS, HEALTHY, cluster_slot
 from perdure.schemas.errors import StoreError
 from perdure.worker.clock import system_random
 from perdure.worker.embedded import redis_arguments
-from perdure.worker.server_process import HOST, REDIS_PROBE, ServerProcess, free_port
+from perdure.worker.server_process import HOST, REDIS_PROBE, Probe, ServerProcess, free_port
 from tests.waiting import wait_until
 
 from .certificates import Authority
@@ -27,18 +28,82 @@ NODE_TIMEOUT_MS = 1_500
 SENTINEL_DOWN_MS = 2_000
 MASTER = "perdure-primary"
 
+_HANDSHAKE = b"\x16\x03"
+"""How a record begins that is part of TLS's greeting."""
 
-def redis_process(directory: Path, *arguments: str, program: str = "redis-server") -> ServerProcess:
-    """A Redis that is not started yet and keeps its data in `directory`; `arguments` come after ours."""
+
+class SealedProcess(ServerProcess):
+    """A Redis or a Sentinel that speaks TLS and nothing else, to whoever trusts its authority."""
+
+    authority: Authority
+
+
+def redis_process(
+    directory: Path, *arguments: str, program: str = "redis-server", authority: Authority | None = None
+) -> ServerProcess:
+    """A Redis that is not started yet and keeps its data in `directory`; `arguments` come after ours.
+
+    Args:
+        directory: For its data and its log.
+        arguments: Further ones.
+        program: The server's program.
+        authority: Who signs its certificate; then it speaks TLS only, to its fellows, too.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port(system_random())
     command = [program, *redis_arguments(directory, port=port), *arguments]
-    return ServerProcess(program, command, port=port, probe=REDIS_PROBE, log_path=directory / "redis.log")
+    if authority is not None:
+        for name, value in _sealed(port, authority).items():
+            command += [f"--{name}", value]
+    return _process(program, command, port=port, log_path=directory / "redis.log", authority=authority)
+
+
+def _sealed(port: int, authority: Authority) -> dict[str, str]:
+    certificate, key = authority.files_of("redis")
+    return {
+        "port": "0",
+        "tls-port": str(port),
+        "tls-replication": "yes",
+        "tls-auth-clients": "no",
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-ca-cert-file": str(authority.ca_file),
+    }
+
+
+def _process(
+    name: str, command: Sequence[str], *, port: int, log_path: Path, authority: Authority | None
+) -> ServerProcess:
+    if authority is None:
+        return ServerProcess(name, command, port=port, probe=REDIS_PROBE, log_path=log_path)
+    process = SealedProcess(name, command, port=port, probe=_tls_probe(), log_path=log_path)
+    process.authority = authority
+    return process
+
+
+def _tls_probe() -> Probe:
+    """A greeting that is answered by whoever speaks TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname=HOST).do_handshake()
+    return Probe(outgoing.read(), lambda answer: answer.startswith(_HANDSHAKE))
+
+
+def _config(server: ServerProcess) -> RedisConfig:
+    if isinstance(server, SealedProcess):
+        return RedisConfig(host=HOST, port=server.port, tls=True, tls_ca_file=str(server.authority.ca_file))
+    return RedisConfig(host=HOST, port=server.port)
+
+
+def _url(servers: Sequence[ServerProcess], option: str, authority: Authority | None) -> str:
+    scheme, trust = ("redis", "") if authority is None else ("rediss", f"&ssl_ca_certs={authority.ca_file}")
+    return f"{scheme}://{','.join(each.address for each in servers)}?{option}{trust}"
 
 
 async def ask(server: ServerProcess, *command: Word) -> Any:
     """The answer of that server, as its administrator gets it."""
-    line = Line(RedisConfig(host=HOST, port=server.port), name="test")
+    line = Line(_config(server), name="test")
     try:
         return await line.ask(*command)
     finally:
@@ -47,7 +112,7 @@ async def ask(server: ServerProcess, *command: Word) -> Any:
 
 async def ask_all(server: ServerProcess, *commands: Command) -> list[Any]:
     """The answers to several commands on one connection, refusals among them."""
-    line = Line(RedisConfig(host=HOST, port=server.port), name="test")
+    line = Line(_config(server), name="test")
     try:
         return await line.ask_all(commands)
     finally:
@@ -60,15 +125,17 @@ class RedisCluster:
     Args:
         directory: For their data and logs.
         program: The server's program.
+        authority: Who signs the nodes' certificates; then they speak TLS only.
     """
 
-    def __init__(self, directory: Path, *, program: str = "redis-server") -> None:
+    def __init__(self, directory: Path, *, program: str = "redis-server", authority: Authority | None = None) -> None:
+        self._authority = authority
         self.nodes = [self._node(directory / f"node-{number}", program) for number in range(2 * PRIMARIES)]
 
     @property
     def url(self) -> str:
         """With two of its nodes."""
-        return f"redis://{self.nodes[0].address},{self.nodes[4].address}?cluster=true"
+        return _url([self.nodes[0], self.nodes[4]], "cluster=true", self._authority)
 
     async def start(self) -> None:
         """Start all nodes, and return when the cluster serves all slots and each primary has its replica."""
@@ -150,7 +217,10 @@ class RedisCluster:
         bus = free_port(system_random())
         arguments = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
         arguments += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
-        return redis_process(directory, *arguments, "--repl-diskless-sync-delay", "0", program=program)
+        if self._authority is not None:
+            arguments += ["--tls-cluster", "yes"]
+        arguments += ["--repl-diskless-sync-delay", "0"]
+        return redis_process(directory, *arguments, program=program, authority=self._authority)
 
     async def _bus_port(self, node: ServerProcess) -> int:
         return int((await ask(node, "CONFIG", "GET", "cluster-port"))[1])
@@ -170,11 +240,14 @@ class Sentinels:
 
     Args:
         directory: For their data and logs.
+        authority: Who signs the certificates of all of them; then they speak TLS only.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, authority: Authority | None = None) -> None:
+        self._authority = authority
         self.servers = [
-            redis_process(directory / f"server-{number}", "--repl-diskless-sync-delay", "0") for number in range(3)
+            redis_process(directory / f"server-{number}", "--repl-diskless-sync-delay", "0", authority=authority)
+            for number in range(3)
         ]
         self._directory = directory
         self.sentinels: list[ServerProcess] = []
@@ -182,7 +255,7 @@ class Sentinels:
     @property
     def url(self) -> str:
         """With all three Sentinels."""
-        return f"redis://{','.join(each.address for each in self.sentinels)}?sentinel={MASTER}"
+        return _url(self.sentinels, f"sentinel={MASTER}", self._authority)
 
     async def start(self) -> None:
         """Start all, and return when the Sentinels know the replicas and each other."""
@@ -252,8 +325,9 @@ class Sentinels:
         directory = self._directory / f"sentinel-{number}"
         directory.mkdir(parents=True)
         port = free_port(system_random())
+        ports = {"port": str(port)} if self._authority is None else _sealed(port, self._authority)
         lines = [
-            f"port {port}",
+            *(f"{name} {value}" for name, value in ports.items()),
             f"bind {HOST}",
             f"dir {directory}",
             f"sentinel monitor {MASTER} {HOST} {primary.port} 2",
@@ -263,7 +337,8 @@ class Sentinels:
         path = directory / "sentinel.conf"
         path.write_text("\n".join(lines) + "\n")
         command = ["redis-server", str(path), "--sentinel"]
-        return ServerProcess("sentinel", command, port=port, probe=REDIS_PROBE, log_path=directory / "sentinel.log")
+        log_path = directory / "sentinel.log"
+        return _process("sentinel", command, port=port, log_path=log_path, authority=self._authority)
 
 
 def addresses(servers: Sequence[ServerProcess]) -> list[Address]:
@@ -289,7 +364,7 @@ def tls_redis(directory: Path, authority: Authority, *, clients: str = "yes") ->
         authority: Who signs its certificate.
         clients: Whether clients need certificates: `yes`, `no` or `optional`.
     """
-    certificate, key = authority.issue("redis")
+    certificate, key = authority.files_of("redis")
     port = free_port(system_random())
     files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority.ca_file]
     arguments = ["--tls-port", str(port), "--tls-auth-clients", clients, *map(str, files)]
