@@ -13,8 +13,9 @@ from perdure.schemas.entries import Failure, Input, Outcome, Success
 from perdure.schemas.ids import InvocationId
 from perdure.worker.broker import Partition
 
-from .programs import BOX, FAILED, WORK, agrees, expected
+from .programs import BOX, FAILED, WORK, agrees, expected, may_fail
 from .schedules import Request, Schedule
+from .versions import Change
 
 
 def at_rest(slots: Sequence[Slot], ids: Sequence[InvocationId], lag: Mapping[Partition, int]) -> bool:
@@ -47,7 +48,11 @@ def wrong_at_rest(
     stopped = any(event.kind in ("cancel", "kill") for event in schedule.events)
     for request, name in zip(schedule.requests, ids, strict=True):
         if request.service == WORK and name in records:
-            yield from _wrong_outcome(name, request, records[name].outcome, stopped=stopped)
+            outcome = records[name].outcome
+            if schedule.versions:
+                yield from _wrong_of_versions(name, request, outcome, schedule.change, stopped=stopped)
+            else:
+                yield from _wrong_outcome(name, request, outcome, stopped=stopped)
     for slot in slots:
         yield from _wrong_totals(slot)
 
@@ -71,6 +76,23 @@ def _wrong_outcome(name: str, request: Request, outcome: Outcome | None, *, stop
             found = orjson.loads(value)
             if wanted is None or not agrees(wanted, found):
                 yield f"G1: {name} should end with {wanted}, and ended with {found}"
+        case None:
+            # It is stuck, which was said.
+            pass
+
+
+def _wrong_of_versions(
+    name: str, request: Request, outcome: Outcome | None, change: Change, *, stopped: bool
+) -> Iterator[str]:
+    match outcome:
+        case Failure(code):
+            if not ((may_fail(request.argument) and code == FAILED) or (stopped and code == 409)):
+                yield f"G8: {name} ended with {outcome}"
+        case Success(value):
+            found = orjson.loads(value)
+            wanted = [expected(request.argument, each, versions=True) for each in (None, change)]
+            if not any(each is not None and agrees(each, found) for each in wanted):
+                yield f"G8: {name} should end with one of {wanted}, and ended with {found}"
         case None:
             # It is stuck, which was said.
             pass

@@ -27,6 +27,9 @@ BEGUN = frozenset({"ready", "running", "suspended", "backing-off", "paused"})
 WAITS = frozenset({"", "scheduled"})
 """Statuses before there is a turn to wait for."""
 
+RESUMING = frozenset({"resume", "deliver"})
+"""What lets a paused invocation go on: people, and a cancellation."""
+
 OF_ATTEMPTS = frozenset({"append", "complete", "suspend", "back_off", "give_up", "release"})
 
 
@@ -180,6 +183,12 @@ class Auditor:
         completed = any(isinstance(row.entry, Output) for row in journal)
         if completed != (record.status == "completed"):
             self._report(f"G1: {name} is {record.status}, and its journal {'has' if completed else 'lacks'} an outcome")
+        if (
+            known.status == "paused"
+            and record.status in BEGUN - {"paused"}
+            and command.name not in ("resume", "deliver")
+        ):
+            self._report(f"G8: {name} was paused, and {command.name} made it {record.status}")
         begins = known.status in WAITS and record.status in BEGUN
         if begins and now_ms < known.not_before_ms:
             self._report(f"G6: {name} was started {known.not_before_ms - now_ms} ms early")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from perdure.worker.topics import is_resume_topic
 
 from .schedules import Event
+from .versions import Change
 from .virtual_kafka import VirtualKafka
 from .virtual_loop import VirtualLoop
 from .virtual_redis import StoreClock, VirtualRedis
@@ -28,6 +29,7 @@ class Nemesis:
         workers: All of them.
         chance: For what an event leaves open.
         on_failover: Told how many commands were lost.
+        change: Of the newer code.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Nemesis:
         workers: Sequence[VirtualWorker],
         chance: random.Random,
         on_failover: Callable[[int], None],
+        change: Change,
     ) -> None:
         self._world = world
         self._redis = redis
@@ -48,6 +51,8 @@ class Nemesis:
         self._workers = workers
         self._chance = chance
         self._on_failover = on_failover
+        self._change = change
+        self._healed = False
 
     def do(self, event: Event) -> None:
         """Do it; what is done to a worker waits for the callback that the event names."""
@@ -98,6 +103,10 @@ class Nemesis:
                 worker.stop()
             case "cut":
                 link.cut()
+            case "deploy":
+                gently = self._chance.random() < 0.5
+                worker.deploy(self._change, gently=gently)
+                self._world.call_later(seconds, lambda: self._roll_back(worker, gently=gently))
             case "skew":
                 worker.clock.skew_ms = int(event.amount)
             case _:
@@ -105,13 +114,21 @@ class Nemesis:
                 worker.block(True, store=side != 1, kafka=side != 0)
                 self._world.call_later(seconds, lambda: worker.block(False, store=True, kafka=True))
 
+    def _roll_back(self, worker: VirtualWorker, *, gently: bool) -> None:
+        if not self._healed:
+            worker.deploy(None, gently=gently)
+
     def heal(self) -> None:
-        """End all that is going wrong, and have every worker live."""
+        """End all that is going wrong, and have every worker live, with the code that it had."""
+        self._healed = True
         self._redis.trap = None
         self._redis_up()
         self._kafka.down = False
         for worker in self._workers:
             worker.clock.skew_ms = 0
+            if worker.loop is not None and worker.loop.change is not None:
+                worker.end()
+            worker.change = None
             if worker.loop is not None:
                 worker.loop.trap = None
                 worker.loop.thaw()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from perdure.journal.machine import Machine
 from perdure.journal.memory_objects import release
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.promised import COMPLETED
 from perdure.journal.store import Delivery, Lease, ResumeDue, Swept
 from perdure.schemas.commands import Lookup
-from perdure.schemas.entries import OUTGOING, Completion, Entry, Output, Sleep, Success
+from perdure.schemas.entries import OUTGOING, Completion, Entry, Identity, Output, Sleep, Success
 from perdure.schemas.ids import InvocationId
+from perdure.worker import attempt
 from perdure.worker.broker import Record
 from perdure.worker.committer import Committer
 from perdure.worker.engine import Engine
@@ -37,6 +40,46 @@ class StorePlant(Plant):
     def store(self, clock: StoreClock, publish: Callable[[str, bytes], None]) -> MemoryStore:
         """See `Plant.store`."""
         return self._kind(clock, slots=SLOTS, namespace=NAMESPACE, publish=publish)
+
+
+class MachinePlant(Plant):
+    """Attempts with a machine that has a bug.
+
+    Args:
+        kind: The machine.
+    """
+
+    def __init__(self, kind: type[Machine]) -> None:
+        self._kind = kind
+
+    @contextlib.contextmanager
+    def planted(self) -> Iterator[None]:
+        """See `Plant.planted`."""
+        names = vars(attempt)
+        names["Machine"] = self._kind
+        try:
+            yield
+        finally:
+            names["Machine"] = Machine
+
+
+class Trustful(Machine):
+    """Takes each command for the one that is recorded at its place."""
+
+    __slots__ = ()
+
+    def _next(self, identity: Identity) -> int:
+        return super()._next(self._recorded.get(self._issued, identity))
+
+
+class Glancing(Machine):
+    """Compares what kind of command it is, and not whose, or by what name."""
+
+    __slots__ = ()
+
+    def _next(self, identity: Identity) -> int:
+        recorded = self._recorded.get(self._issued, identity)
+        return super()._next(recorded if recorded.type == identity.type else identity)
 
 
 class Unfenced(MemoryStore):
@@ -223,4 +266,6 @@ PLANTS: dict[str, Plant] = {
     "completed twice": StorePlant(Forgetful),
     "promise not looked at": StorePlant(Trusting),
     "object freed at once": StorePlant(Careless),
+    "commands not compared": MachinePlant(Trustful),
+    "only types compared": MachinePlant(Glancing),
 }

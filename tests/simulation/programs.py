@@ -22,6 +22,7 @@ waits for what waits for it, and ends only when somebody kills it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -38,6 +39,8 @@ from perdure.worker.scope import SCOPE
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
+
+from .versions import Change, moves_of
 
 Move = tuple[Any, ...]
 Program = tuple[Move, ...]
@@ -67,17 +70,18 @@ class Outside(Protocol):
 
 class _Machine(Protocol):
     outside: Outside
+    change: Change | None
 
 
-def _outside() -> Outside:
+def _machine() -> _Machine:
     machine: Any = asyncio.get_running_loop()
     found: _Machine = machine
-    return found.outside
+    return found
 
 
 def _step(ctx: Context, name: str, *, fails: int, value: Any) -> Any:
     scope: Any = SCOPE.get()
-    invocation_id, claim, outside = ctx.request().id, scope.claim, _outside()
+    invocation_id, claim, outside = ctx.request().id, scope.claim, _machine().outside
 
     async def act() -> Any:
         before = outside.executes(invocation_id, name, claim)
@@ -90,7 +94,7 @@ def _step(ctx: Context, name: str, *, fails: int, value: Any) -> Any:
     return ctx.run(name, act)
 
 
-async def _move(ctx: Context, at: int, move: list[Any]) -> Any:
+async def _move(ctx: Context, at: Any, move: Sequence[Any]) -> Any:
     match move:
         case ["step", fails]:
             return await _step(ctx, f"s{at}", fails=fails, value=at)
@@ -111,7 +115,7 @@ async def _move(ctx: Context, at: int, move: list[Any]) -> Any:
             return None
         case ["awakeable"]:
             name, awaited = ctx.awakeable()
-            outside = _outside()
+            outside = _machine().outside
 
             async def tell() -> None:
                 outside.tells(name)
@@ -134,14 +138,15 @@ _flow = Workflow(FLOW)
 @_work.handler()
 async def play(ctx: Context, program: list[Any]) -> list[Any]:
     """Do one move after the other."""
-    return [await _move(ctx, at, move) for at, move in enumerate(program)]
+    return [await _move(ctx, label, move) for label, move in moves_of(program, _machine().change)]
 
 
 @_box.handler()
 async def add(ctx: ObjectContext, amount: int) -> int:
     """Add to the object's total, slowly."""
     total = (await ctx.get("total", type_hint=int) or 0) + amount
-    await _step(ctx, "s0", fails=0, value=0)
+    for label, move in moves_of([["step", 0]], _machine().change):
+        await _move(ctx, label, move)
     ctx.set("total", total)
     if amount % 2:
         await ctx.sleep(timedelta(milliseconds=amount))
@@ -161,8 +166,8 @@ async def nest(ctx: ObjectContext, programs: list[Any]) -> None:
 @_flow.main()
 async def run(ctx: WorkflowContext, program: list[Any]) -> Any:
     """Do the moves, then wait for a promise that somebody else keeps."""
-    for at, move in enumerate(program):
-        await _move(ctx, at, move)
+    for label, move in moves_of(program, _machine().change):
+        await _move(ctx, label, move)
     return await ctx.promise(PROMISE, type_hint=int)
 
 
@@ -188,13 +193,21 @@ def application() -> Application:
     )
 
 
-def expected(program: Program) -> Any:
-    """What `play` returns; `ANY` for what depends on others. `None` where it fails, or what it calls does."""
+def expected(program: Program, change: Change | None = None, *, versions: bool = False) -> Any:
+    """What `play` returns; `ANY` for what depends on others. `None` where it fails, or what it calls does.
+
+    Args:
+        program: Its argument.
+        change: Of its code.
+        versions: What it calls may run in any version, and so may end in any way.
+    """
     results: list[Any] = []
-    for at, move in enumerate(program):
+    for at, move in moves_of(program, change):
         match move:
             case ("step", _) | ("both", _):
                 results.append(at)
+            case ("call", _) if versions:
+                results.append(ANY)
             case ("sleep", _) | ("send", _) | ("post", *_):
                 results.append(None)
             case ("call", called):
@@ -207,6 +220,11 @@ def expected(program: Program) -> Any:
             case _:
                 results.append(ANY)
     return results
+
+
+def may_fail(program: Program) -> bool:
+    """Whether it fails on purpose, or what it calls does."""
+    return any(move[0] == "fail" or (move[0] == "call" and may_fail(move[1])) for move in program)
 
 
 def agrees(wanted: Any, found: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from .programs import BOX, FLOW, NEST, SIGNAL, WORK, Program
+from .versions import DIFFERENCES, Change
 
 Kind = Literal[
     "crash",
@@ -27,14 +28,22 @@ Kind = Literal[
     "kill",
     "pause",
     "resume",
+    "deploy",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "deploy")
+"""What happens in any schedule; a newer version is deployed in some."""
 
 SPAN_S = 3.0
 """Events are within it; what clients ask comes in its first half. Short, so that thousands fit into a minute."""
 
-NESTING = 0.12
+NESTING = 0.08
 """In so many of all schedules somebody has an object wait for itself, and kills what does."""
+
+DEPLOYING = 0.06
+"""In so many of all schedules workers run newer code for a while."""
+
+NO_CHANGE = Change("more", 1_000)
+"""Further on than any program goes."""
 
 _OFTEN: tuple[Kind, ...] = ("crash", "freeze", "freeze", "block", "failover", "cancel")
 """What is chosen more often than the rest."""
@@ -89,12 +98,19 @@ class Schedule:
         workers: How many.
         requests: What is asked.
         events: What goes wrong.
+        change: What the newer code does otherwise, where it is deployed.
     """
 
     seed: int
     workers: int
     requests: tuple[Request, ...]
     events: tuple[Event, ...]
+    change: Change = NO_CHANGE
+
+    @property
+    def versions(self) -> bool:
+        """Whether workers run newer code for a while."""
+        return any(event.kind == "deploy" for event in self.events)
 
     def without(self, *, request: int | None = None, event: int | None = None) -> Schedule:
         """The same with one thing less. What was done to a request goes with it."""
@@ -118,6 +134,7 @@ def generate(
     *,
     counts: Sequence[int] = (0, 1, 1, 2, 2, 3, 4, 5),
     nesting: float = NESTING,
+    deploying: float = DEPLOYING,
 ) -> Schedule:
     """The schedule of a seed.
 
@@ -126,6 +143,7 @@ def generate(
         kinds: What may happen in it; what is named twice happens more often.
         counts: How often, likewise.
         nesting: How likely it is that an object is made to wait for itself.
+        deploying: How likely it is that workers run newer code.
     """
     chance = random.Random(f"schedule {seed}")
     workers = chance.choice((1, 2, 2, 3))
@@ -137,8 +155,11 @@ def generate(
     rarely = random.Random(f"rare {seed}")
     if rarely.random() < nesting:
         _nest(rarely, requests, events)
+    if rarely.random() < deploying:
+        events += _deployments(rarely, workers, requests)
     events.sort(key=lambda event: event.at_s)
-    return Schedule(seed, workers, tuple(requests), tuple(events))
+    change = Change(rarely.choice(DIFFERENCES), rarely.choice((0, 0, 1, 1, 2, 3)))
+    return Schedule(seed, workers, tuple(requests), tuple(events), change)
 
 
 def _nest(chance: random.Random, requests: list[Request], events: list[Event]) -> None:
@@ -153,6 +174,18 @@ def _nest(chance: random.Random, requests: list[Request], events: list[Event]) -
         requests += behind
         if chance.random() < 0.8:
             events.append(kill)
+
+
+def _deployments(chance: random.Random, workers: int, requests: list[Request]) -> list[Event]:
+    """Have workers run newer code for a while, and something wait meanwhile that was begun with the other."""
+    at_s = round(chance.random() * SPAN_S / 2, 3)
+    program = (*_program(chance, depth=1), ("sleep", chance.choice((200, 700))), *_program(chance, depth=1))
+    requests.append(Request(at_s, WORK, program))
+    some = [_event(chance, "deploy", workers, requests) for _ in range(chance.choice((1, 2, 3)))]
+    last = replace(some[-1], at_s=round(at_s + 0.2 * chance.random(), 3))
+    # One after the other all of them, or whoever it is.
+    rolling = range(chance.choice((0, workers)))
+    return [*some[:-1], last, *(replace(last, target=number) for number in rolling if number != last.target)]
 
 
 def _requests(chance: random.Random) -> list[Request]:
@@ -206,6 +239,8 @@ def _event(chance: random.Random, kind: Kind, workers: int, requests: list[Reque
     at_s = round(chance.choice((busy_s, busy_s, chance.random() * SPAN_S)), 3)
     worker, steps = chance.randrange(workers), int(1.5 ** chance.randrange(12))
     match kind:
+        case "deploy":
+            return Event(at_s, kind, worker, steps, chance.choice((300, 1_000, 3_000)))
         case "freeze" | "block":
             return Event(at_s, kind, worker, steps, chance.choice((100, 700, 2_500, 4_000)))
         case "crash" | "stop":

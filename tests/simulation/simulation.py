@@ -24,6 +24,7 @@ from perdure.worker.topics import dead_letter_topic, is_resume_topic, resume_top
 from . import programs
 from .at_rest import at_rest, left_behind, records_of, wrong_at_rest
 from .clients import Clients
+from .divergence import Replays
 from .invariants import Auditor
 from .nemesis import Nemesis
 from .schedules import CONTROLS, SPAN_S, Event, Schedule
@@ -43,13 +44,16 @@ LOOK_S = 0.25
 """Between two looks whether all is quiet."""
 
 UNPAUSE_S = 2.0
-"""Between two looks of the operator who lets paused invocations go on."""
+"""Between two looks of the operator who lets paused invocations go on, in the version of the code that they need."""
 
 FORGETS_EVERY = 4
 """Of so many seeds one goes on until retention has ended: that takes as long as all before it."""
 
 RETENTION_MS = 40 * 86_400_000
 """Longer than anything is kept."""
+
+FORGOTTEN_S_MAX = 5.0
+"""Within that time everything is swept once: who sweeps what is known anew with every heartbeat of the workers."""
 
 STEPS_MAX = 400_000
 """Callbacks of one simulation; more is something that spins."""
@@ -95,6 +99,10 @@ class Plant:
         """Change a worker before its first life."""
         return worker
 
+    def planted(self) -> contextlib.AbstractContextManager[None]:
+        """Change for the time of a simulation what is neither."""
+        return contextlib.nullcontext()
+
 
 class Simulation:
     """All parts of one simulation.
@@ -106,6 +114,7 @@ class Simulation:
 
     def __init__(self, schedule: Schedule, plant: Plant) -> None:
         self._schedule = schedule
+        self._plant = plant
         self._chance = random.Random(f"simulation {schedule.seed}")
         self._report = Report(schedule)
         self._scheduler = Scheduler(f"turns {schedule.seed}")
@@ -151,13 +160,15 @@ class Simulation:
             workers=self._workers,
             chance=self._chance,
             on_failover=self._failed_over,
+            change=schedule.change,
         )
+        self._replays = Replays(self._wrong, schedule.change) if schedule.versions else None
         self._executions: Counter[tuple[str, str]] = Counter()
 
     def run(self) -> Report:
         """Run it."""
         report, scheduler = self._report, self._scheduler
-        with _heard_by(self._logged):
+        with _heard_by(self._logged), self._plant.planted():
             try:
                 self._plan()
                 self._go_on(SPAN_S)
@@ -207,9 +218,16 @@ class Simulation:
         self._auditor.rewound(self._redis.store, len(self._redis.log))
 
     def _unpause(self) -> None:
-        for name, record in records_of(self._redis.store._slots).items():
-            if record.status == "paused":
-                self._clients.operate("resume", InvocationId(name))
+        records = records_of(self._redis.store._slots)
+        paused = [InvocationId(name) for name, record in records.items() if record.status == "paused"]
+        newer, replays = self._workers[0].change is not None, self._replays
+        fitting = [name for name in paused if replays is None or not replays.refused(name, newer=newer)]
+        for name in fitting:
+            self._clients.operate("resume", name)
+        if paused and not fitting:
+            # What is left was continued by the other version, which alone can end it.
+            for worker in self._workers:
+                worker.deploy(None if newer else self._schedule.change, gently=True)
         self._world.call_later(UNPAUSE_S, self._unpause)
 
     def executes(self, invocation_id: InvocationId, step: str, claim: Claim) -> int:
@@ -231,6 +249,8 @@ class Simulation:
     def _executed(self, command: Executed, answer: object) -> None:
         self._digest.update(f"{command.at_ms} {command.name} {command.args[:1]!r}".encode())
         self._auditor.seen(self._redis.store, command, answer, length=len(self._redis.log))
+        if self._replays is not None:
+            self._replays.seen(command, answer)
 
     def _committed(self, partition: Partition, offset: int) -> None:
         if not is_resume_topic(partition.topic):
@@ -242,8 +262,11 @@ class Simulation:
         # What is on its way comes first: a repeat that outlasts retention is a new request.
         self._go_on(self._scheduler.now_s + LATE_S + 1.0)
         self._store_clock.ahead_ms += RETENTION_MS
+        slots, until_s = self._redis.store._slots, self._scheduler.now_s + FORGOTTEN_S_MAX
         self._go_on(self._scheduler.now_s + 1.5)
-        for what in left_behind(self._redis.store._slots):
+        while not self._over and self._scheduler.now_s < until_s and any(left_behind(slots)):
+            self._go_on(self._scheduler.now_s + LOOK_S)
+        for what in left_behind(slots):
             self._wrong(what)
 
     def _bury(self) -> None:

@@ -19,6 +19,8 @@ SEEDS = 200
 
 CALM: tuple[Kind, ...] = ("rebalance",)
 
+DEPLOYED: tuple[Kind, ...] = ("deploy",)
+
 FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "no fencing": (150, ("freeze",)),
     "offset committed early": (100, ("crash", "blackout")),
@@ -29,7 +31,9 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "timer early": (20, CALM),
     "completed twice": (40, CALM),
     "promise not looked at": (150, ("failover",)),
-    "object freed at once": (60, CALM),
+    "object freed at once": (100, CALM),
+    "commands not compared": (50, DEPLOYED),
+    "only types compared": (50, DEPLOYED),
 }
 """By which seed each plant is found, among schedules in which only that happens."""
 

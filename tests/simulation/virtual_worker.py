@@ -18,6 +18,7 @@ from perdure.worker.handler_timers import prepare_loop
 from perdure.worker.leases import LoopRenewal
 
 from .programs import Outside
+from .versions import Change
 from .virtual_barrier import VirtualBarrier
 from .virtual_broker import VirtualBroker
 from .virtual_kafka import VirtualKafka
@@ -27,6 +28,9 @@ from .virtual_redis import StoreLink, VirtualRedis
 NAMESPACE = "sim"
 LEASE_MS = 1_500
 GRACE_MS = 300
+
+NEWER = "new"
+"""What the name of a worker ends with whose code is the newer."""
 
 RESTART_S = 0.05
 """A process that ended by itself is started again that soon: by a supervisor."""
@@ -47,9 +51,10 @@ class Surroundings:
 
 
 class WorkerLoop(VirtualLoop):
-    """The loop of a worker; handlers find the world outside through it."""
+    """The loop of a worker; handlers find the world outside through it, and which version of them it runs."""
 
     outside: Outside
+    change: Change | None = None
 
 
 class VirtualWorker:
@@ -65,6 +70,8 @@ class VirtualWorker:
         self.clock = VirtualClock(around.scheduler)
         self.loop: WorkerLoop | None = None
         self.wanted = True
+        self.change: Change | None = None
+        """What its next life's code does otherwise than that of others."""
         self.prepare: Callable[[Engine], None] = lambda engine: None
         self.graves: list[WorkerLoop] = []
         self._around = around
@@ -85,9 +92,9 @@ class VirtualWorker:
             return
         around = self._around
         self._lives += 1
-        name = f"w{self.number}.{self._lives}"
+        name = f"w{self.number}.{self._lives}{NEWER if self.change else ''}"
         loop = self.loop = WorkerLoop(around.scheduler, name, around.on_error)
-        loop.outside = around.outside
+        loop.outside, loop.change = around.outside, self.change
         channel = Keys(NAMESPACE, slots=around.redis.store.slots).hints(name)
         self.link = StoreLink(around.redis, loop, channel=channel)
         self.barrier = VirtualBarrier(around.redis, loop)
@@ -135,6 +142,15 @@ class VirtualWorker:
     def _ended(self) -> None:
         self.end()
         self._around.world.call_later(RESTART_S, self.start)
+
+    def deploy(self, change: Change | None, *, gently: bool) -> None:
+        """Replace the process by one whose code has that change."""
+        self.change = change
+        if gently and self._engine is not None:
+            self.stop()
+        elif self.alive:
+            self.end()
+            self._around.world.call_later(RESTART_S, self.start)
 
     def stop(self) -> None:
         """SIGTERM."""
