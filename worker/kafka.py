@@ -43,8 +43,9 @@ from .kafka_closing import (
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
 from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
 from .kafka_offsets import OffsetQuestion
-from .kafka_replication import least_in_sync, view_of
+from .kafka_replication import least_in_sync
 from .kafka_topic_ids import TopicsRequest, mark
+from .kafka_view import refused, view_of
 from .topics import TopicPlan
 
 _UNPACKING = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
@@ -320,8 +321,8 @@ class Admin:
                 (await create_conn(host, port, **settings)).close()
                 raise
 
-    async def describe(self, topics: Sequence[str]) -> ClusterView:
-        """Ask a broker which of `topics` exist.
+    async def describe(self, topics: Sequence[str], *, rights: bool = False) -> ClusterView:
+        """Ask a broker which of `topics` exist; with `rights` also what the user may do, of those forbidden nothing.
 
         Raises:
             BrokerError: None answered, or one may not be described.
@@ -329,12 +330,11 @@ class Admin:
         # aiokafka's own describe_topics would have a broker with auto-creation create what is asked for.
         async with _translated("look at the topics", self._config.probe_timeout_ms):
             older = MetadataRequest(list(topics), allow_auto_topic_creation=False)
-            answer = await self._client.send(self._client.get_random_node(), TopicsRequest(topics, otherwise=older))
-            there = (kafka_errors.NoError.errno, kafka_errors.LeaderNotAvailableError.errno)
-            for code, topic, *_about in answer.topics:
-                if code not in (*there, kafka_errors.UnknownTopicOrPartitionError.errno):
-                    raise kafka_errors.for_code(code)(topic)
-        return view_of(answer, there)
+            request = TopicsRequest(topics, otherwise=older, rights=rights)
+            answer = await self._client.send(self._client.get_random_node(), request)
+            for code, topic in refused(answer, rights=rights):
+                raise kafka_errors.for_code(code)(topic)
+        return view_of(answer)
 
     async def least_in_sync(self, topics: Sequence[str]) -> Mapping[str, int]:
         """See `kafka_replication.least_in_sync`."""

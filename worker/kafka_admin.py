@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from perdure.schemas.errors import BrokerError
 
-from .kafka import Admin
+from .broker import Partition
+from .kafka import Admin, Consumer
 from .kafka_config import ClusterView, KafkaConfig
+from .kafka_offsets import committed
 from .topics import TopicPlan
 
 KNOWN_LOOKS, KNOWN_LOOK_S = 50, 0.1
@@ -51,16 +53,44 @@ async def _known(admin: Admin, topics: Sequence[str]) -> None:
         await asyncio.sleep(KNOWN_LOOK_S)
 
 
-async def describe_cluster(config: KafkaConfig, topics: Sequence[str]) -> ClusterView:
+async def describe_cluster(config: KafkaConfig, topics: Sequence[str], *, rights: bool = False) -> ClusterView:
     """Return the cluster's id, its brokers and which of `topics` exist with how many partitions; creates none.
 
-    Kafka's protocol does not tell the brokers' version.
+    Kafka's protocol does not tell the brokers' version. With `rights` a topic that may not be described is no error,
+    and what may be done with each is told, where the brokers do.
 
     Raises:
         BrokerError: Kafka is not reachable, or a topic may not be described.
     """
     async with _connected(config) as admin:
-        return await admin.describe(topics)
+        return await admin.describe(topics, rights=rights)
+
+
+async def forbidden_group(config: KafkaConfig, topic: str) -> bool:
+    """Whether the user may not be of the configured consumer group.
+
+    Args:
+        config: With the group.
+        topic: One that exists, and may be described.
+
+    Raises:
+        BrokerError: Kafka is not reachable.
+    """
+    consumer = Consumer(config, revoked=_nobody, assigned=_nobody)
+    try:
+        await consumer.start()
+        await consumer.ask(committed, [Partition(topic, 0)])
+    except BrokerError as error:
+        if "GroupAuthorizationFailedError" in str(error):
+            return True
+        raise
+    finally:
+        await consumer.close()
+    return False
+
+
+async def _nobody(_: Sequence[Partition]) -> None:
+    pass
 
 
 async def describe_replication(config: KafkaConfig, topics: Sequence[str]) -> Mapping[str, int]:

@@ -160,7 +160,8 @@ class ClusterView(NamedTuple):
     """What the brokers say of themselves.
 
     `topics` are those asked for that exist, with their partition counts; `topic_ids` are their ids, where told;
-    `copies` is on how many brokers the partition of each is that is on the fewest.
+    `copies` is on how many brokers the partition of each is that is on the fewest; `operations` are the bits of what
+    the user may do with each (`kafka_rights`), where that was asked for and told.
     """
 
     cluster_id: str | None
@@ -168,3 +169,4 @@ class ClusterView(NamedTuple):
     topics: Mapping[str, int]
     topic_ids: Mapping[str, str]
     copies: Mapping[str, int] = MappingProxyType({})
+    operations: Mapping[str, int] = MappingProxyType({})

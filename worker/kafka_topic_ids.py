@@ -18,6 +18,7 @@ _VERSION: Final = 10
 """The first one with ids: Kafka 2.8."""
 _UNKNOWN: Final = bytes(16)
 _MARK: Final = "topic-id "
+_NOT_TOLD: Final = -(2**31)
 
 _HEADER = struct.Struct(">hhi")
 _T = TypeVar("_T")
@@ -44,13 +45,17 @@ class TopicPartition(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """One topic, or why it is not told: what aiokafka's answers hold, and the id in hexadecimal, if there is one."""
+    """One topic, or why it is not told: what aiokafka's answers hold, and the id in hexadecimal, if there is one.
+
+    `operations` are the bits of what the user may do, and `None` where it was not asked for.
+    """
 
     error_code: int
     name: str
     is_internal: bool
     partitions: Sequence[TopicPartition]
     topic_id: str | None
+    operations: int | None
 
 
 class Answer(NamedTuple):
@@ -76,23 +81,28 @@ class TopicsRequest:
     Args:
         topics: Their names.
         otherwise: aiokafka's request, for a broker that does not have the version with ids.
+        rights: Whether to ask what the user may do with each, too.
     """
 
-    def __init__(self, topics: Sequence[str], *, otherwise: Any) -> None:
+    def __init__(self, topics: Sequence[str], *, otherwise: Any, rights: bool = False) -> None:
         self._topics = topics
         self._otherwise = otherwise
+        self._rights = rights
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:
         """Return what goes to a broker with these versions."""
         lowest, highest = versions.get(_METADATA, (0, 0))
-        return _Encoded(self._topics) if lowest <= _VERSION <= highest else self._otherwise.prepare(versions)
+        return (
+            _Encoded(self._topics, self._rights) if lowest <= _VERSION <= highest else self._otherwise.prepare(versions)
+        )
 
 
 class _Encoded:
     RESPONSE_TYPE: Final = Answer
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    def __init__(self, topics: Sequence[str], rights: bool) -> None:
         self._topics = topics
+        self._rights = rights
 
     def build_request_header(self, correlation_id: int, client_id: str) -> _Bytes:
         name = client_id.encode()
@@ -102,8 +112,9 @@ class _Encoded:
 
     def encode(self) -> bytes:
         wanted = (_UNKNOWN + _compact(name.encode()) + _NO_TAGS for name in self._topics)
-        no_creation_and_no_access_rules = bytes(3)
-        return _length(len(self._topics)) + b"".join(wanted) + no_creation_and_no_access_rules + _NO_TAGS
+        # Nothing is created, and of the cluster's own rights nothing is told.
+        options = bytes((False, False, self._rights))
+        return _length(len(self._topics)) + b"".join(wanted) + options + _NO_TAGS
 
     def parse_response_header(self, buffer: BytesIO) -> _Header:
         header = _Header(_number(buffer, ">i"))
@@ -133,10 +144,10 @@ def _broker(buffer: BytesIO) -> tuple[int, str, int, str | None]:
 
 def _topic(buffer: BytesIO) -> Topic:
     code, name, topic_id = _number(buffer, ">h"), _string(buffer), buffer.read(len(_UNKNOWN))
-    internal, partitions = bool(_number(buffer, ">b")), _array(buffer, _partition)
-    _number(buffer, ">i")
+    internal, partitions, operations = bool(_number(buffer, ">b")), _array(buffer, _partition), _number(buffer, ">i")
     _skip_tags(buffer)
-    return Topic(code, name or "", internal, partitions, None if topic_id == _UNKNOWN else topic_id.hex())
+    known_id = None if topic_id == _UNKNOWN else topic_id.hex()
+    return Topic(code, name or "", internal, partitions, known_id, None if operations == _NOT_TOLD else operations)
 
 
 def _partition(buffer: BytesIO) -> TopicPartition:

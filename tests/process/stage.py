@@ -108,8 +108,12 @@ class Stage:
 
     async def create_topics(self) -> None:
         """Create the application's topics, so that records can be sent before a worker runs."""
+        await self.create_topics_as(self.settings)
+
+    async def create_topics_as(self, settings: Settings) -> None:
+        """Create them as somebody else."""
         plan = plan_topics(self.settings.namespace, [SERVICE], partitions=PARTITIONS, replication_factor=1)
-        await create_topics(self.settings.kafka_config(client_id="test"), plan)
+        await create_topics(settings.kafka_config(client_id="test"), plan)
 
     async def send(self, tag: str, *acts: Act, handler: str = "perform", named: bool = False) -> None:
         """Produce a record and return once Kafka has acknowledged it.

@@ -1,4 +1,4 @@
-"""Work through a Kafka that asks for a password and speaks TLS with a certificate of a private authority."""
+"""Work through a Kafka that speaks TLS by a private authority, asks for a password, and allows what is needed only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from perdure.worker.application import app
 from perdure.worker.client import Client
+from perdure.worker.findings import Finding
+from perdure.worker.kafka_admin import create_topics
+from perdure.worker.kafka_config import KafkaConfig
+from perdure.worker.kafka_findings import examine_kafka
+from perdure.worker.kafka_rights import own_rules
 from perdure.worker.server_process import ServerProcess
+from perdure.worker.settings import Settings
+from perdure.worker.subscriptions import Subscription
+from perdure.worker.topics import TopicPlan
 from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
+from tests.servers.kafka_rules import allow
 
-from .application import Act, Plan, perform
+from .application import Act, Plan, perform, work
 from .stage import Stage, set_stage
+from .worker_process import TARGET
 
 # Servers of its own are started within the deadline, several Javas among them where it is about Kafka.
 pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(150)]
@@ -35,8 +46,9 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def locked(authority: Authority, tmp_path: Path) -> AsyncIterator[tuple[ServerProcess, KafkaLock]]:
-    """Start a broker that is locked."""
-    async with locked_kafka(authority, tmp_path / "kafka", users={"perdure": PASSWORD}) as made:
+    """Start a broker that is locked, and where nobody may do anything yet."""
+    users = {"perdure": PASSWORD, "deployer": PASSWORD}
+    async with locked_kafka(authority, tmp_path / "kafka", users=users, rules=True) as made:
         yield made
 
 
@@ -66,9 +78,57 @@ async def stage(
         yield made
 
 
+async def doctor(settings: Settings) -> tuple[int | None, str]:
+    """The exit code of `perdure doctor`, and what it said."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "perdure", "doctor", TARGET),
+        env={**os.environ, **settings.environment()},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await command.communicate()
+    return command.returncode, " ".join(said.decode().split())
+
+
+async def check_subscription(settings: Settings, broker: ServerProcess) -> None:
+    """The doctor names what lacks for a subscription, and what it says mends it."""
+    open_door = KafkaConfig(broker.address, group_id="")
+    name = f"{settings.namespace}-bills"
+    await create_topics(open_door, [TopicPlan(name, 1, 1, ())])
+    subscribed = app([work], subscriptions=[Subscription(topic=name, handler=perform, group=name)])
+
+    async def problems() -> list[Finding]:
+        found = await examine_kafka(settings, subscribed, target=TARGET)
+        return [each for each in found if each.level == "problem"]
+
+    lacking = [f"The user perdure lacks rights: read on the {kind} {name}." for kind in ("topic", "group")]
+    found = await problems()
+    assert [each.found for each in found] == lacking
+    for each in found:
+        await allow(broker, each.mend.partition(" --add ")[2])
+    assert await problems() == []
+
+
 async def test_work_behind_the_lock(stage: Stage, locked: tuple[ServerProcess, KafkaLock]) -> None:
-    """Workers make topics, read, commit and reply; the broker is killed and comes back; a client and a command send."""
+    """With the documented rights: through a death of the broker; the doctor tells what lacks, and then nothing."""
     broker, _ = locked
+    namespace = stage.settings.namespace
+    for rule in own_rules(namespace, user="deployer", create=True):
+        await allow(broker, rule)
+    await stage.create_topics_as(stage.settings.model_copy(update={"kafka_sasl_username": "deployer"}))
+    topics, group, groups = own_rules(namespace)
+    code, said = await doctor(stage.settings)
+    assert code == 1
+    assert f"lacks rights: read and write on the topic {namespace}.Work." in said
+    assert f"--add {topics}" in said
+    await allow(broker, topics)
+    code, said = await doctor(stage.settings)
+    assert code == 1
+    assert f"lacks rights: read on the group {namespace}." in said
+    assert f"--add {group}" in said
+    assert "on the topic" not in said
+    for rule in (group, groups):
+        await allow(broker, rule)
+    await check_subscription(stage.settings, broker)
     workers = await stage.start_two()
     for number in range(10):
         await stage.send_through_outage(f"a{number}", *ACTS)
@@ -83,11 +143,6 @@ async def test_work_behind_the_lock(stage: Stage, locked: tuple[ServerProcess, K
     await stage.check()
     assert all(worker.alive for worker in workers)
     assert all(PASSWORD not in worker.log() for worker in workers)
-    command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "perdure", "doctor"),
-        env={**os.environ, **stage.settings.environment()},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    said, _ = await command.communicate()
-    assert command.returncode == 0, said.decode()
-    assert "1 broker" in said.decode()
+    code, said = await doctor(stage.settings)
+    assert code == 0, said
+    assert "1 broker" in said

@@ -80,7 +80,11 @@ def fetch_kafka() -> None:
 
 
 def apache_kafka(
-    directory: Path, *, advertised_port: int | None = None, security: KafkaLock | None = None
+    directory: Path,
+    *,
+    advertised_port: int | None = None,
+    security: KafkaLock | None = None,
+    rules: bool = False,
 ) -> ServerProcess:
     """Return a formatted Kafka that is not started yet; topics and offsets in `directory` survive its restarts.
 
@@ -88,8 +92,13 @@ def apache_kafka(
         directory: For its data, its settings and its log.
         advertised_port: Where clients are told that it is: a proxy's, or its own.
         security: A further listener that is locked.
+        rules: Whether whoever comes in there may do only what rules allow (`kafka_rules.allow`).
     """
     changes = {} if advertised_port is None else {"advertised.listeners": f"PLAINTEXT://{HOST}:{advertised_port}"}
+    if rules:
+        changes["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        # Who comes by the open door, as the controller does.
+        changes["super.users"] = "User:ANONYMOUS"
     (broker,) = apache_kafkas(directory, count=1, security=security, changes=changes)
     return broker
 
@@ -187,7 +196,7 @@ class KafkaLock:
 
 @contextlib.asynccontextmanager
 async def locked_kafka(
-    authority: Authority, directory: Path, *, users: Mapping[str, str]
+    authority: Authority, directory: Path, *, users: Mapping[str, str], rules: bool = False
 ) -> AsyncIterator[tuple[ServerProcess, KafkaLock]]:
     """Run a broker with a lock while the block runs; its own listener stays an open door beside.
 
@@ -195,10 +204,11 @@ async def locked_kafka(
         authority: Issues the broker's certificate.
         directory: For its data and log.
         users: Passwords by user.
+        rules: Whether they may do only what rules allow.
     """
     certificate, key = authority.issue("broker")
     lock = KafkaLock(free_port(system_random()), certificate, key, users)
-    broker = await asyncio.to_thread(apache_kafka, directory, security=lock)
+    broker = await asyncio.to_thread(apache_kafka, directory, security=lock, rules=rules)
     await broker.start()
     try:
         yield broker, lock
