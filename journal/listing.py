@@ -29,7 +29,8 @@ async def list_page(
 ) -> InvocationPage:
     """Return one page.
 
-    One that changes its status meanwhile may come twice, or, where it went back, not at all.
+    One that changes its status meanwhile comes as it was last. It may come again on the next page or, where it went
+    back, not at all.
 
     Args:
         store: Whose invocations.
@@ -43,27 +44,27 @@ async def list_page(
     """
     statuses = chosen.in_order()
     place = Cursor(statuses[0], None) if cursor is None else Cursor.read(cursor)
-    found: list[InvocationView] = []
+    found: dict[str, InvocationView] = {}
     looked_at = 0
     for status in statuses[statuses.index(place.status) :] if place.status in statuses else ():
         after = place.after if status == place.status else None
         while True:
             rows_max = min(ROWS_MAX, LOOKED_AT_MAX - looked_at)
             if rows_max == 0 or len(found) == limit:
-                return InvocationPage(tuple(found), str(Cursor(status, after)))
+                return InvocationPage(tuple(found.values()), str(Cursor(status, after)))
             rows = await store.list_page(status, rows_max=rows_max, after=after)
             looked_at += len(rows)
             for row in rows:
                 after = row.place
                 view = _matching(row, chosen, now_ms)
                 if view is not None:
-                    found.append(view)
+                    found[view.id] = view
                     if len(found) == limit:
                         break
             else:
                 if len(rows) < rows_max:
                     break
-    return InvocationPage(tuple(found), None)
+    return InvocationPage(tuple(found.values()), None)
 
 
 def _matching(row: Listed, chosen: InvocationFilter, now_ms: int) -> InvocationView | None:

@@ -132,11 +132,16 @@ class Attempts:
     @property
     def full(self) -> bool:
         """Whether no more attempts may begin now."""
-        return len(self._running) >= self._concurrency
+        return self.free < 1
+
+    @property
+    def free(self) -> int:
+        """How many more attempts may begin now; below 0 where more have begun."""
+        return self._concurrency - len(self._running)
 
     async def room(self) -> int:
         """How many more attempts may begin; waits until it is at least one."""
-        while (room := self._concurrency - len(self._running)) < 1:
+        while (room := self.free) < 1:
             self._changed.clear()
             try:
                 async with asyncio.timeout(ROOM_LOOK_S):

@@ -119,6 +119,11 @@ class Dispatcher:
         """Every lease that was asked for here and is not answered yet. May be called in any thread."""
         return [*self._expected.values(), *self._invoking.expected()]
 
+    @property
+    def claiming(self) -> int:
+        """How many ready invocations are being claimed: each will need a place if it is."""
+        return len(self._expected)
+
     def send(self, origin: InvocationId, position: int, entry: Entry, *, target: str = "") -> None:
         """Send the entry at that position of `origin`'s journal, and acknowledge it.
 

@@ -40,6 +40,7 @@ from .leases import Renewal
 from .outbox import Outbox
 from .readings import EnvelopeReading, Reading, SubscriptionReading
 from .replying import Replies
+from .resuming import Resuming
 from .sources import Feed, Source, Turns
 from .timers import Timers
 from .topics import dead_letter_topic, resume_topic, service_topic
@@ -136,6 +137,7 @@ class Engine:
         self._new_token = new_token
         self._stopping = asyncio.Event()
         self._dispatcher = self._make_dispatcher()
+        self._resuming = self._make_resuming()
         self._turns = Turns(self._attempts.room)
         own = self._own_source()
         self._committer = own.committer
@@ -166,9 +168,18 @@ class Engine:
             new_token=self._new_token,
             lease_ms=self._settings.lease_ms,
             record_bytes_max=self._settings.record_bytes_max,
-            room=lambda: not (self._attempts.full or self._stopping.is_set()),
+            room=lambda: self._attempts.free > self._dispatcher.claiming and not self._stopping.is_set(),
             start=self._attempts.start,
             on_due=self.act,
+            spawn=self._attempts.spawn,
+        )
+
+    def _make_resuming(self) -> Resuming:
+        return Resuming(
+            resume=self._dispatcher.resume,
+            runs=self._application.services.__contains__,
+            produce=self._produce,
+            clock=self._clock,
             spawn=self._attempts.spawn,
         )
 
@@ -237,12 +248,8 @@ class Engine:
         self._dispatcher.send(origin, position, entry, target=target)
 
     def act(self, due: Sequence[Due]) -> None:
-        """See `Outward`: ready invocations run here where there is room, without a way through Kafka."""
-        for item in due:
-            if isinstance(item, ResumeDue):
-                self._hand_over(item)
-            else:
-                self._due([item])
+        """See `Outward`."""
+        self._due(due)
 
     async def cancel_callees(self, origin: InvocationId, told: Collection[tuple[int, InvocationId]]) -> None:
         """See `Outward`."""
@@ -297,6 +304,7 @@ class Engine:
             intakes = [parts.create_task(source.run(), name="intake") for source in self._sources]
             self._attempts.open(parts)
             await self._stopping.wait()
+            self._resuming.leave()
             await self._turns.end(intakes, patience_s=LAST_WORDS_S)
             await self._attempts.drain(grace_ms=self._settings.grace_ms, more=self.expected)
             await self._last_words()
@@ -329,8 +337,8 @@ class Engine:
     def _due(self, due: Sequence[Due]) -> None:
         for item in due:
             match item:
-                case ResumeDue(invocation_id, epoch, service):
-                    self._resume(invocation_id, epoch, service)
+                case ResumeDue():
+                    self._resuming.put(item)
                 case ReplyDue(invocation_id, topics, outcome, callers):
                     self._replies.put(invocation_id, topics, callers, outcome)
                 case OutgoingDue(invocation_id, position, entry):
@@ -341,15 +349,10 @@ class Engine:
                     # Others hear of theirs by the channel.
                     self._attempts.poke(invocation_id)
 
-    def _resume(self, invocation_id: InvocationId, epoch: int, service: str) -> None:
-        topic = resume_topic(self._settings.namespace, service)
-        value = Resume(invocation_id, epoch).encode()
-        self._outbox.put(Outgoing(topic, invocation_id.encode(), value, partition=self._near(topic)))
-
-    def _hand_over(self, due: ResumeDue) -> None:
-        """Have a ready invocation run: here if there is room, without a way through Kafka."""
-        if not self._dispatcher.resume(due):
-            self._resume(due.invocation_id, due.epoch, due.service)
+    def _produce(self, due: ResumeDue) -> None:
+        topic = resume_topic(self._settings.namespace, due.service)
+        value = Resume(due.invocation_id, due.epoch).encode()
+        self._outbox.put(Outgoing(topic, due.invocation_id.encode(), value, partition=self._near(topic)))
 
     def _near(self, topic: str) -> int | None:
         """One of this worker's own partitions: that of a dead one is read by nobody until Kafka has noticed."""
@@ -380,11 +383,12 @@ class Engine:
                 if following_claim is not None:
                     self._attempts.start(following_claim)
                 elif following is not None:
-                    self._hand_over(following)
+                    self._resuming.put(following)
             case Released():
-                self._resume(claim.lease.invocation_id, claim.lease.epoch, claim.service)
+                self._produce(ResumeDue(claim.lease.invocation_id, claim.lease.epoch, claim.service))
             case Left(_, _, due_in_ms):
                 if due_in_ms is not None:
                     self._timers.expect(claim.lease.invocation_id, in_ms=due_in_ms)
             case Lost():
                 pass
+        self._resuming.freed()

@@ -63,6 +63,23 @@ async def test_pages_hold_each_once(bench: Bench) -> None:
         assert all(len(page.invocations) <= limit for page in pages)
 
 
+async def test_one_that_moves_on_comes_once_on_a_page(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was last: it is found in one index after the other."""
+    lease, other = await admitted(bench), await admitted(bench)
+    look = bench.store.list_page
+
+    async def moving(status: str, **how: Any) -> Any:
+        if status == "backing-off":
+            await bench.store.suspend(lease, [], after=1, seq=1, wake_in_ms=None)
+        return await look(status, **how)
+
+    monkeypatch.setattr(bench.store, "list_page", moving)
+    page = await list_page(bench.store, InvocationFilter(), now_ms=await bench.now_ms(), limit=50)
+    found = {view.id: view.status for view in page.invocations}
+    assert found == {lease.invocation_id: "suspended", other.invocation_id: "running"}
+    assert len(page.invocations) == 2
+
+
 async def test_a_page_looks_at_so_much_and_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where few of many are meant it comes back without them, and says where to go on."""
     monkeypatch.setattr("perdure.journal.listing.LOOKED_AT_MAX", 3)

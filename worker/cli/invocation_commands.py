@@ -62,8 +62,7 @@ def list_invocations(
         return await list_page(store, chosen, now_ms=SystemClock().now_ms(), limit=limit, cursor=cursor)
 
     page = look(settings, question)
-    # One that moved on between two looks would come twice.
-    views = list({view.id: view for view in page.invocations}.values())
+    views = page.invocations
     if as_json:
         print_json([view.to_json() for view in views])
     else:
