@@ -27,16 +27,17 @@ from perdure.journal.store import (
 from perdure.schemas.entries import Outcome
 from perdure.schemas.errors import DecodeError, PerdureError, StoreError
 from perdure.schemas.ids import InvocationId
-from perdure.schemas.records import Resume, decode_resume, encode_reply
+from perdure.schemas.records import Resume, decode_resume
 
 from .admissions import admission_of, first_claim
 from .application import Application
 from .arrivals import Arrivals, Fetched
-from .broker import Outgoing, Partition, Record
+from .broker import Partition, Record
 from .clock import Clock
 from .dead_letters import pointing_letter, unreadable_letter
 from .outbox import Outbox
 from .readings import DEAD_LETTER_REPLY, Reading, check_names
+from .replying import reply_to
 
 logger = logging.getLogger(__name__)
 
@@ -333,10 +334,8 @@ class Intake:
                 self._tell(admission.caller, outcome, lambda: self._progress.settled(*fetched))
             case Duplicate(_, outcome) if outcome is not None and admission.reply_to not in ("", DEAD_LETTER_REPLY):
                 # Likewise: nothing in Redis remembers that this record wants a reply.
-                reply = Outgoing(
-                    admission.reply_to, admission.invocation_id.encode(), encode_reply(admission.invocation_id, outcome)
-                )
-                self._outbox.put(reply, lambda: self._progress.settled(*fetched))
+                reply, instead = reply_to(admission.reply_to, admission.invocation_id, outcome)
+                self._outbox.put(reply, lambda: self._progress.settled(*fetched), instead=instead)
             case Scheduled() | Queued() | Duplicate():
                 self._progress.settled(*fetched)
             case Full():

@@ -32,6 +32,13 @@ RETRY_S_MAX = 10.0
 """Between tries while Kafka does not acknowledge, doubling; the broker itself waits for a connection."""
 
 
+class Replacing(NamedTuple):
+    """A record, and what is produced instead where its topic refuses it for its size."""
+
+    outgoing: Outgoing
+    instead: Outgoing
+
+
 class _Item(NamedTuple):
     outgoing: Outgoing
     acknowledged: Callable[[], None] | None
@@ -108,7 +115,7 @@ class Outbox:
                 await self._broker.produce([item.outgoing for item in batch])
             except RecordTooLargeError as error:
                 if len(batch) == 1 and batch[0].instead is not None:
-                    logger.warning("a letter for %s comes without its record, which stays there: %s", topic, error)
+                    logger.warning("a record for %s is too large; a shorter one says so in its place: %s", topic, error)
                     batch = [_Item(batch[0].instead, batch[0].acknowledged)]
                     continue
                 if len(batch) == 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from perdure.journal.store import Caller, Store
 from perdure.schemas.entries import Failure, Outcome
@@ -20,10 +19,20 @@ from perdure.schemas.records import encode_reply
 from .answered import SIDE_FAILED
 from .broker import Outgoing
 from .dead_letters import pointing_letter
-from .outbox import Outbox
+from .outbox import Outbox, Replacing
 from .readings import DEAD_LETTER_REPLY
 
 logger = logging.getLogger(__name__)
+
+
+def reply_to(topic: str, invocation_id: InvocationId, outcome: Outcome) -> Replacing:
+    """The reply of an outcome, and what its topic is told where it does not take one of that size."""
+    reply = Outgoing(topic, invocation_id.encode(), encode_reply(invocation_id, outcome))
+    said = (
+        f"The outcome makes a reply of {len(reply.value or b'')} bytes, more than {topic} takes in one record: ask for "
+        "it by its id."
+    )
+    return Replacing(reply, reply._replace(value=encode_reply(invocation_id, Failure(413, said, {}))))
 
 
 class Replies:
@@ -92,8 +101,7 @@ class Replies:
             self._done(invocation_id)
         replies = [topic for topic in topics if topic != DEAD_LETTER_REPLY]
         if replies:
-            value = encode_reply(invocation_id, outcome)
-            self._produce(invocation_id, [Outgoing(topic, invocation_id.encode(), value) for topic in replies])
+            self._produce(invocation_id, [reply_to(topic, invocation_id, outcome) for topic in replies])
 
     def _told_by(self, invocation_id: InvocationId, as_of: int, told: asyncio.Future[bool]) -> None:
         if told.cancelled():
@@ -135,19 +143,16 @@ class Replies:
             logger.error("there is no record any more of which %s could become a dead letter", invocation_id)
             self._done(invocation_id)
         else:
-            self._produce(invocation_id, [letter], instead=pointing_letter(letter))
+            self._produce(invocation_id, [Replacing(letter, pointing_letter(letter))])
 
-    def _produce(
-        self, invocation_id: InvocationId, records: Sequence[Outgoing], *, instead: Outgoing | None = None
-    ) -> None:
-        put = partial(self._put, invocation_id, records, instead)
+    def _produce(self, invocation_id: InvocationId, records: Sequence[Replacing]) -> None:
         if self._durable is None:
-            put()
+            self._put(invocation_id, records)
         else:
-            self._spawn(self._put_when_durable(invocation_id, put, self._durable))
+            self._spawn(self._put_when_durable(invocation_id, records, self._durable))
 
     async def _put_when_durable(
-        self, invocation_id: InvocationId, put: Callable[[], None], durable: Callable[[], Awaitable[None]]
+        self, invocation_id: InvocationId, records: Sequence[Replacing], durable: Callable[[], Awaitable[None]]
     ) -> None:
         try:
             await durable()
@@ -156,10 +161,10 @@ class Replies:
             self._owed.pop(invocation_id, None)
             logger.warning("the reply of %s waits for the durable point: %s", invocation_id, error)
         else:
-            put()
+            self._put(invocation_id, records)
 
-    def _put(self, invocation_id: InvocationId, records: Sequence[Outgoing], instead: Outgoing | None) -> None:
-        for record in records:
+    def _put(self, invocation_id: InvocationId, records: Sequence[Replacing]) -> None:
+        for record, instead in records:
             self._outbox.put(record, lambda: self._done(invocation_id), instead=instead)
 
     def _done(self, invocation_id: InvocationId) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from perdure.schemas.ids import id_of_idempotency_key
+from perdure.schemas.limits import PAYLOAD_BYTES_MAX
 from perdure.worker.application import Application, app
 from perdure.worker.broker import Record
 from perdure.worker.committer import DurableBarrier
@@ -54,6 +56,10 @@ def echoing() -> Application:
     async def echo(ctx: Context, argument: Any = None) -> Any:
         return argument
 
+    @service.handler()
+    async def bulky(ctx: Context) -> bytes:
+        return b"\x00" * PAYLOAD_BYTES_MAX
+
     return app([service])
 
 
@@ -95,3 +101,21 @@ async def test_any_other_reply_is_produced_at_once(plain: Deployment) -> None:
         assert not barrier.let_go.is_set()
         barrier.let_go.set()
     assert values_of(found) == [1]
+
+
+async def test_an_outcome_that_no_reply_can_hold_is_told_so(plain: Deployment) -> None:
+    """Bytes grow by a third on their way: the reply says so, a repeated record moves on, clients have the result."""
+    application, replies = echoing(), plain.topic("replies")
+    await create_topics(plain.settings.kafka_config(client_id="by-hand"), [topic_plan(replies)])
+    wanted = record(plain.topic("Echo"), envelope("bulky", idempotency_key="k", reply_to=replies), key=b"k")
+    id_ = id_of_idempotency_key("Echo", "bulky", None, idempotency_key="k")
+    async with plain.sender(application) as sender, plain.worker(application) as engine, plain.client() as client:
+        for told in (1, 2):
+            await sender.send(wanted)
+            found = await plain.read(replies, lambda records, told=told: len(records) >= told)  # type: ignore[misc]
+            reply = orjson.loads(found[-1].value or b"")
+            assert (reply["id"], reply["status"], reply["failure"]["code"]) == (id_, "failure", 413)
+            assert "ask for it by its id" in reply["failure"]["message"]
+        await wait_until(lambda: engine._committer._offsets.backlog == 0, description="the offsets may move")
+        await wait_until(lambda: engine._replies.idle, description="nothing is owed any more")
+        assert len(await client.result(id_, timeout=PATIENCE)) == PAYLOAD_BYTES_MAX
