@@ -23,6 +23,9 @@ Laws (tests/properties/test_machine.py tries to break each):
   could see its own result before a timer that another writer appended first, and every replay the timer first.
 - **First completion wins.** Timers and outside completions are at-least-once. One that stands before its command counts
   from that on: whoever knows an awakeable's name may be faster than the journal, or remember what a failover lost.
+- **Nothing new before all that is old.** Of commands made at once a later one may be recorded and an earlier one not, a
+  step say. What has no entry is executed and appended when the handler has come to every command that is recorded, for
+  which it needs no result of that: a handler that has changed is found before it fills a gap that it does not fit.
 - **Identity** is the command's type, name, target and state key, never what was read from the world.
 
 Source: Restate's sdk-shared-core (commands, completions, "propose run completion"); h11 (feed, ask, drain).
@@ -75,7 +78,6 @@ class Machine(Pending):
         "_replayed",
         "_resolved",
         "_sleeps",
-        "_to_execute",
         "length",
         "pause_asked",
     )
@@ -95,7 +97,6 @@ class Machine(Pending):
         self._outside: Outside | None = None
         self._failed: dict[int, StepFailed] = {}
         self._sleeps: dict[int, Sleep] = {}
-        self._to_execute: deque[int] = deque()
         self._executing: set[int] = set()
         self._awaiting: set[int] = set()
         self._replayed = 0
@@ -320,7 +321,9 @@ class Machine(Pending):
             if isinstance(head, Ready):
                 return head
             if isinstance(head, int):
-                dropped, self._to_execute = tuple(self._to_execute), deque()
+                dropped: tuple[int, ...] = ()
+                if not self.behind:
+                    dropped, self._to_execute = tuple(self._to_execute), deque()
                 return self._of_outside.interrupt(head, dropped)
             index = self._of_outside.signal(head.name, head.outcome)
             if index is not None:
@@ -358,7 +361,7 @@ class Machine(Pending):
 
     def next_step(self) -> int | None:
         """The command index of the next step to execute, as `poll` would answer it after all that is `Ready`."""
-        if not self._to_execute:
+        if not self._to_execute or self._issued <= self._last_recorded:
             return None
         index = self._to_execute.popleft()
         self._executing.add(index)
@@ -376,7 +379,7 @@ class Machine(Pending):
     @property
     def stalled(self) -> bool:
         """Whether `poll(deliver=False)` would answer `Suspend`; asking starts nothing."""
-        return not (self._to_execute or self._executing or self._outbox or self._in_flight)
+        return not (self.executable or self._executing or self._outbox or self._in_flight)
 
     def check_blocked(self) -> None:
         """To be called when all of the handler waits for commands and `poll` has nothing `Ready`.

@@ -4,12 +4,18 @@
 of state that the handler makes meanwhile is held back until that answer is to be appended, before the write; and so is
 each command behind it, since the program's order is the order in which the world sees it. Whatever becomes of the
 attempt, a read that has no answer in the journal is asked again by a replay before anything that followed it.
+
+**A gap is filled last.** A command without an entry, in front of one that has one, is held back until the handler has
+come to all that is recorded; so is its execution. A handler that never comes so far has changed, and leaves the gap to
+the program that fits.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from perdure.schemas.commands import GET, STATE_KEYS, ClearAll, ClearState, Lookup, SetState
-from perdure.schemas.entries import CancelChild, Command, Entry, Run, StepFailed
+from perdure.schemas.entries import CancelChild, Command, Entry, Identity, Run, StepFailed
 from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
 
 from .program import Program
@@ -19,20 +25,27 @@ _WRITES = (SetState, ClearState, ClearAll)
 
 
 class Pending(Program):
-    """The entries that are on their way into the journal."""
+    """The entries that are on their way into the journal, and the steps whose results will be."""
 
-    __slots__ = ("_in_flight", "_outbox", "_reads", "_withheld")
+    __slots__ = ("_in_flight", "_outbox", "_reads", "_to_execute", "_withheld")
 
     def __init__(self) -> None:
         super().__init__()
         self._outbox: list[Entry] = []
         self._in_flight = 0
+        self._to_execute: deque[int] = deque()
         # Reads of state that have no answer, and what waits for them: most attempts have none.
         self._reads: set[int] = set()
         self._withheld: list[Command] = []
 
+    def _next(self, identity: Identity) -> int:
+        index = super()._next(identity)
+        if self._withheld and index == self._last_recorded:
+            self._let_go()
+        return index
+
     def _write(self, command: Command) -> None:
-        if self._withheld or (self._reads and isinstance(command, _WRITES)):
+        if self._withheld or self._issued <= self._last_recorded or (self._reads and isinstance(command, _WRITES)):
             self._withheld.append(command)
         else:
             self._outbox.append(command)
@@ -50,6 +63,8 @@ class Pending(Program):
             self._let_go()
 
     def _let_go(self) -> None:
+        if self.behind:
+            return
         oldest = min(self._reads, default=self._issued)
         held = self._withheld
         free = (
@@ -72,6 +87,16 @@ class Pending(Program):
     def appended(self) -> None:
         """The drained entries are in the journal, and came back through `receive`."""
         self._in_flight = 0
+
+    @property
+    def executable(self) -> bool:
+        """Whether there is a step to execute now."""
+        return bool(self._to_execute) and not self.behind
+
+    @property
+    def deferred(self) -> bool:
+        """Whether steps wait for the handler to come to all that is recorded."""
+        return bool(self._to_execute) and self.behind
 
     @property
     def pending_count(self) -> int:

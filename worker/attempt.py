@@ -303,6 +303,9 @@ class Attempt(Departing):
         except JournalMismatchError as error:
             self.diverged(error, handler_line(None))
             return made
+        if self.machine.executable:
+            # It may be the last one that is recorded, and nobody else asks now.
+            self._settle_soon()
         if isinstance(entry, OUTGOING):
             self.writer.sends = True
         if isinstance(entry, SetState | ClearState | ClearAll):
@@ -336,6 +339,8 @@ class Attempt(Departing):
             self.diverged(error, handler_line(None))
             return made
         if outcome is not None:
+            if self.machine.executable:
+                self._settle_soon()
             self._known(made, outcome, settle)
             self.writer.flush_later()
             return made

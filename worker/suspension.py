@@ -113,7 +113,7 @@ class Suspension:
             return False
         if self.holding or backing_off:
             return True
-        return machine.stalled and bool(machine.awaiting)
+        return machine.stalled and (bool(machine.awaiting) or machine.deferred)
 
     def _patience_ms(self) -> float:
         if self._always_replay:

@@ -51,7 +51,7 @@ def _commands(program: Sequence[Any], change: Change | None) -> list[Identity]:
             case "sleep":
                 found.append(Identity("sleep", ""))
             case "both":
-                found += [step, Identity("sleep", "")]
+                found += [step, *(Identity("sleep", "") for _ in rest)]
             case "call" | "send":
                 found.append(Identity(kind, f"{programs.WORK}/play"))
             case "add" | "post":

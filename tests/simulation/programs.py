@@ -5,7 +5,7 @@ An argument is a program, a list of moves:
 ```
 ["step", fails]     a step that fails so often first       -> its number
 ["sleep", ms]       a durable sleep                         -> null
-["both", ms]        a step and a sleep at once              -> its number
+["both", ms]        a step and a sleep at once              -> its number; without a sleep likewise
 ["call", program]   a call of another invocation            -> its result
 ["send", program]   a send, for which nobody waits          -> null
 ["add", key, n]     a call of an object's exclusive handler -> the object's total, which depends on the order
@@ -100,9 +100,10 @@ async def _move(ctx: Context, at: Any, move: Sequence[Any]) -> Any:
             return await _step(ctx, f"s{at}", fails=fails, value=at)
         case ["sleep", ms]:
             return await ctx.sleep(timedelta(milliseconds=ms))
-        case ["both", ms]:
-            results = await gather(_step(ctx, f"s{at}", fails=0, value=at), ctx.sleep(timedelta(milliseconds=ms)))
-            return await results[0]
+        case ["both", *sleeps]:
+            step = _step(ctx, f"s{at}", fails=0, value=at)
+            await gather(step, *(ctx.sleep(timedelta(milliseconds=ms)) for ms in sleeps))
+            return await step
         case ["call", program]:
             return await ctx.service_call(play, program)
         case ["send", program]:
@@ -204,7 +205,7 @@ def expected(program: Program, change: Change | None = None, *, versions: bool =
     results: list[Any] = []
     for at, move in moves_of(program, change):
         match move:
-            case ("step", _) | ("both", _):
+            case ("step", _) | ("both", *_):
                 results.append(at)
             case ("call", _) if versions:
                 results.append(ANY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-Difference = Literal["renamed", "other", "less", "more", "twins"]
+Difference = Literal["renamed", "other", "less", "more", "gathered", "twins"]
 DIFFERENCES: tuple[Difference, ...] = get_args(Difference)
 
 
@@ -13,8 +13,8 @@ class Change(NamedTuple):
     """What the newer code does otherwise, in every program that is long enough.
 
     Attributes:
-        kind: A step has another name; it is another command; it is left out; a step comes before it, or a step and a
-            sleep at once.
+        kind: A step has another name; it is another command; it is left out; a step comes before it, awaited as it
+            is or with `gather`, or a step and a sleep at once.
         at: At which move.
     """
 
@@ -28,6 +28,8 @@ def moves_of(program: Sequence[Any], change: Change | None) -> list[tuple[Any, A
     match change:
         case Change("more", at) if at <= len(moves):
             moves.insert(at, ("x", ("step", 0)))
+        case Change("gathered", at) if at <= len(moves):
+            moves.insert(at, ("x", ("both",)))
         case Change("twins", at) if at <= len(moves):
             moves.insert(at, ("x", ("both", 1)))
         case Change(kind, at) if at < len(moves):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.schemas.entries import Unknown
+from perdure.schemas.commands import Send
+from perdure.schemas.entries import Command, Completion, Entry, Sleep, Success, Unknown
+from perdure.worker.combinators import gather
 from perdure.worker.context import Context
+from perdure.worker.futures import DurableFuture
 from tests.worker.attempt_stage import Stage, paused_reason
 
 SHORT = timedelta(milliseconds=15)
@@ -171,6 +175,74 @@ async def test_tasks_that_wait_too_early_pause(stage: Stage) -> None:
         raise ValueError("so that there is another attempt")
 
     assert "waits for an earlier command" in paused_reason(await stage.play(play))
+
+
+WAYS: dict[str, Callable[[DurableFuture[Any]], Awaitable[Any]]] = {
+    "awaited": lambda future: future,
+    "gathered": gather,
+    "in tasks": asyncio.gather,
+}
+
+PUT_IN: dict[str, Callable[[Context, Callable[[], None]], DurableFuture[Any]]] = {
+    "a step": lambda ctx, act: ctx.run("put in", act),
+    "a timer": lambda ctx, _: ctx.sleep(SHORT),
+    "a call": lambda ctx, _: ctx.generic_call("S", "h", b""),
+    "a signal": lambda ctx, _: ctx.signal("put in"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("command", PUT_IN)
+async def test_a_gap_is_left_to_the_code_that_it_fits(plain_stage: Stage, way: str, command: str) -> None:
+    """A command that was put in is found before it is done where a step has no entry, and a later command has one."""
+    new, done = True, Counter[str]()
+    plain_stage.inactivity_ms = 50
+
+    async def play(ctx: Context) -> str:
+        if new:
+            await WAYS[way](PUT_IN[command](ctx, lambda: done.update(["put in"])))
+        step = ctx.run("a", lambda: "a")
+        await gather(step, ctx.sleep(SHORT))
+        return await step
+
+    story, claim = plain_stage.begin(play)
+    await plain_stage.memory.append(claim.lease, [Sleep(1, "", 1, 3_600_000)], after=1, seq=1, progress=False)
+    await plain_stage.memory.release(claim.lease, [], after=2, seq=2)
+    story = await plain_stage.go_on(story, await plain_stage.next_claim(story))
+    assert "diverged" in paused_reason(story)
+    assert not any(isinstance(entry, Command) for entry in story.entries[2:])
+    assert not done
+    new = False
+    await plain_stage.memory.resume(story.invocation_id, at_ms=1)
+    assert (await plain_stage.go_on(story, await plain_stage.next_claim(story))).result == "a"
+
+
+async def test_a_step_before_what_is_recorded_runs_at_last(plain_stage: Stage) -> None:
+    """When the handler has come to all that is recorded, whatever the last of it is, the steps between begin."""
+    plain_stage.inactivity_ms = 10_000
+
+    ran = asyncio.Event()
+
+    async def later(ctx: Context) -> None:
+        await ctx.sleep(SHORT)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        ctx.generic_send("S", "h", b"")
+        await ran.wait()
+
+    async def play(ctx: Context) -> None:
+        waits = asyncio.ensure_future(later(ctx))
+        await ctx.run("a", lambda: None)
+        ran.set()
+        await waits
+
+    story, claim = plain_stage.begin(play)
+    send = Send(2, 1, "S", "h", None, story.invocation_id, "", (), 0, b"")
+    entries: list[Entry] = [Sleep(1, "", 1, 1), Completion(1, 1, Success(b"null")), send]
+    await plain_stage.memory.append(claim.lease, entries, after=1, seq=1, progress=False)
+    await plain_stage.memory.release(claim.lease, [], after=4, seq=2)
+    story = await plain_stage.go_on(story, await plain_stage.next_claim(story))
+    assert (story.status, story.steps, len(story.ends)) == ("completed", ["a"], 1)
 
 
 async def test_the_end_that_comes_too_early_is_shown(plain_stage: Stage) -> None:
