@@ -205,9 +205,9 @@ class Consumer:
         times = [self._client.last_poll_timestamp(tp) for tp in self._client.assignment()]
         return max((time for time in times if time is not None), default=None)
 
-    def ended(self) -> bool:
-        """Whether aiokafka's own tasks died, so that nothing will ever come again."""
-        return consumer_ended(self._client)
+    def ended(self, *, joining: bool) -> str | None:
+        """Why nothing will ever come again, if so: aiokafka's own tasks died or, where it is `joining`, stand still."""
+        return consumer_ended(self._client, joining=joining)
 
     async def close(self) -> None:
         """Leave the group and close, or abandon what does not close in time."""

@@ -43,9 +43,19 @@ def client_of(consumer: Any) -> Any:
     return consumer._client
 
 
-def consumer_ended(client: Any) -> bool:
-    """Whether a started consumer's coordination or fetching died of an error that aiokafka did not expect."""
-    return any(task.done() for task in (client._coordinator._coordination_task, client._fetcher._fetch_task))
+def consumer_ended(client: Any, *, joining: bool) -> str | None:
+    """Say why nothing will ever come of a started consumer, if so.
+
+    Its coordination or fetching died of an error that aiokafka did not expect. Or one that it did expect waits to be
+    taken by a `getmany`, which nobody calls while the group is joined: it may be forbidden.
+    """
+    coordinator = client._coordinator
+    if any(task.done() for task in (coordinator._coordination_task, client._fetcher._fetch_task)):
+        return "aiokafka's consumer died"
+    if joining and coordinator._error_consumed_fut is not None:
+        why = f"{coordinator._pending_exception!r}"
+        return f"it cannot join the group {coordinator.group_id}: {why}, look at the brokers' access rules"
+    return None
 
 
 async def commit_once(client: Any, offsets: Mapping[Any, Any], *, member: bool) -> None:

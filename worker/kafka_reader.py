@@ -207,8 +207,8 @@ class Reader:
         now_ms, patience_ms = self._clock.monotonic_ms(), self._config.stuck_after_ms
         if self.condemned:
             return self.condemned
-        if self._consumer.ended():
-            return "aiokafka's consumer died"
+        if ended := self._consumer.ended(joining=not self.settled):
+            return ended
         if self._unsettled_since_ms is not None and now_ms - self._unsettled_since_ms > patience_ms:
             return "the group assigned no partitions in time"
         for since_ms, error in self._failing.values():

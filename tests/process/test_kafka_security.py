@@ -26,6 +26,7 @@ from perdure.worker.topics import TopicPlan
 from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
 from tests.servers.kafka_rules import allow
+from tests.waiting import wait_until
 
 from .application import Act, Plan, perform, work
 from .stage import Stage, set_stage
@@ -126,10 +127,14 @@ async def test_work_behind_the_lock(stage: Stage, locked: tuple[ServerProcess, K
     assert f"lacks rights: read on the group {namespace}." in said
     assert f"--add {group}" in said
     assert "on the topic" not in said
+    early = await stage.start()
+    said_so = f"cannot join the group {namespace}: GroupAuthorizationFailedError"
+    await wait_until(lambda: said_so in early.log(), timeout_s=20, description="the worker says what lacks")
     for rule in (group, groups):
         await allow(broker, rule)
+    await early.ready()
     await check_subscription(stage.settings, broker)
-    workers = await stage.start_two()
+    workers = [early, await stage.start_ready()]
     for number in range(10):
         await stage.send_through_outage(f"a{number}", *ACTS)
     await broker.restart()
