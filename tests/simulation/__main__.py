@@ -59,7 +59,8 @@ def told(report: Report) -> str:
 def _lines(schedule: Schedule) -> list[str]:
     happening: list[Request | Event] = [*schedule.requests, *schedule.events]
     happening.sort(key=lambda each: each.at_s)
-    return [f"  {schedule.workers} workers", *(f"  {each}" for each in happening)]
+    newer = f", newer code: {schedule.change}" if schedule.versions else ""
+    return [f"  {schedule.workers} workers{newer}", *(f"  {each}" for each in happening)]
 
 
 def _say(text: str) -> None:
