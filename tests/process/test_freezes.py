@@ -16,7 +16,7 @@ async def test_frozen_worker_is_refused_when_it_wakes(stage: Stage) -> None:
     """A worker that sleeps longer than its lease may finish the step it was in; nothing of it enters the journal."""
     frozen = await stage.start_ready(lease_s="1")
     await stage.send("z", Act("step"), Act("step", 1_000), Act("step"))
-    await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="z")
+    await stage.executing("z", "1-step")
     frozen.send(signal.SIGSTOP)
     await stage.start(lease_s="1")
     await stage.finished(offsets=False)
