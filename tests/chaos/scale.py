@@ -32,4 +32,4 @@ class Scale:
     workers: int = 3
     rate: float = 8.0
     patience_s: float = 150.0
-    retention_s: float = 90.0
+    retention_s: float = 240.0
