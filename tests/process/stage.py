@@ -229,7 +229,7 @@ class Stage:
         except AssertionError as error:
             raise AssertionError(f"{error} Of {len(self.acknowledged)} records: {last}") from error
         if offsets:
-            await wait_until(self._all_committed, timeout_s=10.0, description="all offsets are committed")
+            await wait_until(self._all_committed, timeout_s=30.0, description="all offsets are committed")
 
     async def check(self, *, paused: Sequence[str] = (), epochs_kept: bool = True) -> None:
         """Fail with every violation in the history so far."""
