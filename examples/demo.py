@@ -56,7 +56,7 @@ VICTIM = AddRequest(
     refusals={"music": 2},
 )
 
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 """For the whole story, which takes about ten seconds on an idle laptop."""
 
 LOOK_S = 0.003

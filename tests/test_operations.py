@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from perdure.worker.kafka_admin import create_topics
 from perdure.worker.main import surroundings, worker_engine
 from perdure.worker.topics import plan_topics
 from tests.documents import ROOT, blocks
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, PATIENCE_S, wait_until
 
 RESUME = next(block.text for block in blocks(ROOT / "docs" / "operations.md") if block.title == "resume")
 
@@ -34,7 +33,7 @@ async def operator(script: str, settings: Settings) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await asyncio.wait_for(shell.communicate(), 20)
+    said, _ = await asyncio.wait_for(shell.communicate(), PATIENCE_S)
     assert shell.returncode == 0, said.decode()
     return said.decode()
 
@@ -96,7 +95,7 @@ async def test_a_paused_invocation_is_resumed_by_hand(settings: Settings) -> Non
         await wait_until(paused, description="it is paused")
         broken.clear()
         await operator(RESUME.replace("inv_…", handle.invocation_id), settings)
-        assert await handle.result(timeout=timedelta(seconds=20)) == "both"
+        assert await handle.result(timeout=PATIENCE) == "both"
         view = await handle.status()
     assert done == ["first", "second"]
     assert (view.attempts, view.status) == (2, "completed")
@@ -129,6 +128,6 @@ async def test_what_failed_alike_is_resumed_together(settings: Settings) -> None
         await wait_until(all_paused)
         broken.clear()
         assert await shown["resume_what_failed_for_the_bank"](client) == 3
-        assert [await handle.result(timeout=timedelta(seconds=20)) for handle in handles] == ["done"] * 3
+        assert [await handle.result(timeout=PATIENCE) for handle in handles] == ["done"] * 3
         engine.stop()
         await running

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from perdure.worker.clock import system_random
 from perdure.worker.server_process import free_port
 from perdure.worker.settings import Settings
 from tests.documents import ROOT, blocks
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, PATIENCE_S, wait_until
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -73,7 +72,6 @@ async def terminal(script: str, directory: Path, log: Path, **variables: str) ->
         try:
             await wait_until(
                 lambda: "partitions are assigned" in logged() or shell.returncode is not None,
-                timeout_s=30,
                 description="the worker reads",
             )
             assert shell.returncode is None, logged()
@@ -81,7 +79,7 @@ async def terminal(script: str, directory: Path, log: Path, **variables: str) ->
         finally:
             if shell.returncode is None:
                 os.killpg(shell.pid, signal.SIGINT)
-            await asyncio.wait_for(shell.wait(), 20)
+            await asyncio.wait_for(shell.wait(), PATIENCE_S)
 
 
 async def run(script: str, directory: Path, **variables: str) -> str:
@@ -93,13 +91,13 @@ async def run(script: str, directory: Path, **variables: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(shell.communicate(), 50)
+    output, _ = await asyncio.wait_for(shell.communicate(), PATIENCE_S)
     assert shell.returncode == 0, output.decode()
     return output.decode()
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_the_quick_start(tmp_path: Path, ports: dict[str, str]) -> None:
     """Both terminals do what the README says (`make setup` has been run by whoever runs this)."""
     ledger = tmp_path / "ledger.sqlite"
@@ -116,7 +114,7 @@ async def test_the_quick_start(tmp_path: Path, ports: dict[str, str]) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_the_handler_and_its_caller(tmp_path: Path, ports: dict[str, str]) -> None:
     """The handler of the README runs, and the program that calls it gets its answers."""
     for name in ("shop.py", "caller.py"):
@@ -141,7 +139,7 @@ async def test_the_object(perdure_harness: HarnessFactory, tmp_path: Path, monke
     assert len([line for line in BLOCKS["basket.py"].splitlines() if line.strip()]) <= 20
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "basket", raising=False)
-    soon = timedelta(seconds=20)
+    soon = PATIENCE
     async with perdure_harness(load_application("basket:application"), always_replay=True) as env:
         for item in ("tea", "cake"):
             await env.client.call("Basket/add", item, key="ada", timeout=soon)

@@ -6,13 +6,22 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 # Between two looks: short enough that a wait costs a test nothing that one would notice.
 INTERVAL_S = 0.01
 
+# How long a test waits for what will be soon. It costs a test that passes nothing, and a machine of which others take
+# most makes a second's work last half a minute; the deadline of a test leaves room for more than one such wait.
+PATIENCE_S = 60.0
+PATIENCE = timedelta(seconds=PATIENCE_S)
+
 
 async def wait_until(
-    predicate: Callable[[], object] | Callable[[], Awaitable[object]], *, timeout_s: float = 15.0, description: str = ""
+    predicate: Callable[[], object] | Callable[[], Awaitable[object]],
+    *,
+    timeout_s: float = PATIENCE_S,
+    description: str = "",
 ) -> None:
     """Return as soon as `predicate()` is true.
 

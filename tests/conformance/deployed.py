@@ -18,8 +18,8 @@ from perdure.worker.envelope import NOTHING
 from perdure.worker.kafka_admin import create_topics
 from perdure.worker.sender import Sender
 from perdure.worker.settings import Settings
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 from tests.worker.kafka_clients import topic_plan
 
 from .application import SUBSCRIBED, application_in, topic_for

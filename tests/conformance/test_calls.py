@@ -10,8 +10,7 @@ import pytest
 from perdure.schemas.errors import TerminalError
 from perdure.schemas.ids import new_invocation_id
 from perdure.worker.clock import system_random
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_objects import counter, list_object
@@ -101,7 +100,7 @@ async def test_delays_of_sends_to_one_object_pass_side_by_side(deployed: Deploye
         return await deployed.call(counter.get, key=key) == 10
 
     # One after the other they would take 15 seconds.
-    await wait_until(all_added, timeout_s=12, description="ten delayed additions were made")
+    await wait_until(all_added, description="ten delayed additions were made")
 
 
 @verifies("Ingress", "headersPassThrough")

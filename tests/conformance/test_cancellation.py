@@ -8,8 +8,7 @@ import pytest
 
 from perdure.schemas.errors import TerminalError
 from perdure.schemas.ids import id_of_workflow
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_failures import (
@@ -50,7 +49,7 @@ async def _is_cancelled(deployed: Deployed, key: str) -> None:
     async def cancelled() -> bool:
         return await deployed.call(verify_test, key=key)
 
-    await wait_until(cancelled, timeout_s=20, description="the runner saw the cancellation")
+    await wait_until(cancelled, description="the runner saw the cancellation")
     await deployed.call(is_unlocked, key=key)
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from perdure import Handle
 from perdure.schemas.errors import TerminalError
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_objects import list_object, unlock

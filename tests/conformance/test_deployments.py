@@ -11,7 +11,8 @@ from perdure.worker.context import Context
 from perdure.worker.options import InvocationRetryPolicy
 from perdure.worker.service import Service
 from tests.integration.conftest import quick_settings
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE
 
 from .catalogue import verifies
 from .outside import Outside

@@ -7,8 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from perdure.schemas.errors import TerminalError
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_failures import (

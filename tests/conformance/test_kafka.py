@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_objects import counter, list_object
@@ -69,7 +68,7 @@ async def test_records_of_a_key_are_in_order(deployed: Deployed) -> None:
         return len(await deployed.call(list_object.get, key=key)) == len(values)
 
     for key in keys:
-        await wait_until(lambda key=key: all_there(key), timeout_s=30, description=f"{key} has its records")
+        await wait_until(lambda key=key: all_there(key), description=f"{key} has its records")
         assert await deployed.call(list_object.get, key=key) == values
 
 
@@ -79,7 +78,7 @@ async def test_records_come_with_headers_topic_and_key(deployed: Deployed) -> No
     key, topic = deployed.key(), deployed.topics[keep]
     await deployed.feed(keep, {"total": 1.5}, key=key, headers={"trace": "a-1", "tenant": "blå"})
     await deployed.feed(keep, None, key=key)
-    await wait_until(lambda: _kept(deployed, key, 2), timeout_s=30, description="both records are kept")
+    await wait_until(lambda: _kept(deployed, key, 2), description="both records are kept")
     assert await deployed.call(kept, key=key) == [
         [{"total": 1.5}, {"trace": "a-1", "tenant": "blå"}, topic, key],
         [None, {}, topic, key],
@@ -92,14 +91,14 @@ async def _counts(deployed: Deployed, key: str, number: int) -> None:
     async def counted() -> bool:
         return await deployed.call(counter.get, key=key) == number
 
-    await wait_until(counted, timeout_s=30, description=f"Counter/{key} is {number}")
+    await wait_until(counted, description=f"Counter/{key} is {number}")
 
 
 async def _began(deployed: Deployed, key: str, submitted: str) -> None:
     async def began() -> bool:
         return await deployed.call(get_state, key=key) == submitted
 
-    await wait_until(began, timeout_s=30, description=f"BlockAndWaitWorkflow/{key} runs")
+    await wait_until(began, description=f"BlockAndWaitWorkflow/{key} runs")
 
 
 async def _kept(deployed: Deployed, key: str, number: int) -> bool:

@@ -13,9 +13,8 @@ from perdure.worker.clock import system_random
 from perdure.worker.server_process import ServerProcess
 from perdure.worker.settings import Settings
 from tests.conftest import NAMESPACE_LETTERS
-from tests.integration.deployment import PATIENCE
 from tests.servers.lane import Servers
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_objects import counter, has_awakeable, unlock
@@ -41,7 +40,7 @@ def settings_for(redis_url: str, bootstrap_servers: str, namespace: str, point: 
         topic_partitions=2,
         topic_replication_factor=1,
         kafka_fetch_max_wait_ms=10,
-        kafka_session_timeout_ms=1_000,
+        kafka_session_timeout_ms=2_000,
         always_replay=point.always_replay,
         lease_s=1.5,
         grace_s=3,

@@ -33,7 +33,7 @@ PLANS = 4
 STALL_S = 15.0
 """More than the 10 s after which what is owed is sent again."""
 
-SLOW = pytest.mark.timeout(180)
+SLOW = pytest.mark.timeout(300)
 """A group of Kafka's of which members die while others join may assign nothing for a minute."""
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from perdure.schemas.entries import AttemptStarted, Completion, Input, Output, Sleep
 from perdure.worker.clock import SystemClock
-from tests.integration.deployment import PATIENCE
+from tests.waiting import PATIENCE
 
 from .catalogue import verifies
 from .contract_objects import unlock
@@ -32,7 +31,7 @@ async def test_many_sleeps_at_once(deployed: Deployed) -> None:
     millis = [number % 7 * 5 for number in range(20)]
     count = 10 if deployed.point.always_replay else 50
     handles = await asyncio.gather(*(deployed.send(sleep_concurrently, millis) for _ in range(count)))
-    await asyncio.gather(*(handle.result(timeout=timedelta(seconds=50)) for handle in handles))
+    await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))
 
 
 @verifies("JournalRetentionTest", "journalAfterCompletion")

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from perdure.schemas.errors import TerminalError
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .catalogue import verifies
 from .contract_objects import (
@@ -66,7 +65,7 @@ async def test_many_sends_to_one_object(deployed: Deployed, contract: CounterCon
     async def all_counted() -> bool:
         return await deployed.call(contract.get, key=key) == 30
 
-    await wait_until(all_counted, timeout_s=30)
+    await wait_until(all_counted)
 
 
 @pytest.mark.parametrize("contract", MAPS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ import pytest
 from examples.ledger import VARIABLE, Ledger
 from perdure import Application, Client
 from perdure.testing import HarnessFactory
-
-PATIENCE = timedelta(seconds=20)
 
 both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
 

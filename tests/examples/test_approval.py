@@ -6,9 +6,9 @@ import pytest
 
 from examples.approval import Answer, Question, answer, application, ask
 from examples.ledger import Ledger
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 async def id_in(ledger: Ledger) -> str:

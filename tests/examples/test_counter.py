@@ -8,8 +8,9 @@ import pytest
 
 from examples.counter import add, application, reset, value
 from perdure import TerminalError
+from tests.waiting import PATIENCE
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

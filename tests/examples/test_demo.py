@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 60
+# Six seconds where nothing else runs.
+DEADLINE_S = 240
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

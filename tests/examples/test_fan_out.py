@@ -6,9 +6,9 @@ import pytest
 
 from examples.fan_out import application, assemble
 from perdure import InvocationFilter, TerminalError
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

@@ -9,8 +9,9 @@ import pytest
 from examples.ledger import Ledger
 from examples.payments import Bill, application, paid_cents, pay
 from perdure import TerminalError
+from tests.waiting import PATIENCE
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 BILL = Bill(bill="2026-11", cents=990)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from examples.ledger import Ledger
 from examples.reminder import Reminder, application, forget, remind
 from perdure import InvocationNotFoundError
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

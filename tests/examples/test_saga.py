@@ -7,8 +7,9 @@ import pytest
 from examples.ledger import Ledger
 from examples.saga import Trip, application, book
 from perdure import TerminalError
+from tests.waiting import PATIENCE
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from examples.schedule import Plan, Tick, application, runs, start, stop, tick
 from perdure import InvocationFilter
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 OFTEN = Plan(every_s=0.05)
 

@@ -9,9 +9,9 @@ import pytest
 import examples.signup
 from examples.ledger import Ledger
 from examples.signup import application, click, run, status
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 async def secret_in(ledger: Ledger) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from examples.ledger import Ledger
 from examples.step_retries import Question, application, patiently, plainly, politely, with_a_fallback
+from tests.waiting import PATIENCE
 
 from .conftest import Running
-
-PATIENCE = timedelta(seconds=20)
 
 
 async def test_without_a_policy_the_attempt_is_retried(running: Running, ledger: Ledger) -> None:

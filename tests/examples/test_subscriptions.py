@@ -9,8 +9,9 @@ import pytest
 from examples.ledger import Ledger
 from examples.subscriptions import AddRequest, add, application
 from perdure import TerminalError
+from tests.waiting import PATIENCE
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

@@ -13,8 +13,7 @@ from perdure.worker.client import Client
 from perdure.worker.client_handle import Handle
 from perdure.worker.object_context import ObjectSharedContext, WorkflowSharedContext
 from perdure.worker.options import InvocationRetryPolicy
-from tests.integration.deployment import PATIENCE
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 HOUR = timedelta(hours=1)
 NOW = timedelta(0)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -23,10 +22,8 @@ from perdure.worker.main import Surroundings, surroundings, worker_engine
 from perdure.worker.sender import Sender
 from perdure.worker.settings import Settings
 from perdure.worker.topics import plan_topics
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from tests.worker.kafka_clients import broker_for, poll_until, quick_config, topic_plan
-
-PATIENCE = timedelta(seconds=25)
 
 
 class Deployment:
@@ -56,7 +53,7 @@ class Deployment:
                 yield engine
             finally:
                 engine.stop()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     await running
 
     @contextlib.asynccontextmanager

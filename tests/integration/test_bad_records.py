@@ -16,9 +16,9 @@ from perdure.worker.context import Context
 from perdure.worker.letters import opened
 from perdure.worker.service import Service
 from perdure.worker.subscriptions import Subscription
-from tests.integration.deployment import PATIENCE, Deployment, envelope, record
+from tests.integration.deployment import Deployment, envelope, record
 from tests.integration.shop import topic_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from tests.worker.kafka_clients import NOT_UTF8, produce_batch
 
 BAD: dict[str, tuple[bytes | None, str]] = {

@@ -11,8 +11,8 @@ from perdure.worker.application import Application, app
 from perdure.worker.client import Client
 from perdure.worker.context import Context
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 AT_ONCE = timedelta()
 
@@ -120,4 +120,4 @@ async def test_killed_with_its_caller_before_it_was_admitted(deployment: Deploym
             async def killed() -> bool:
                 return await status_of(client, callee) == "completed"
 
-            await wait_until(killed, timeout_s=25, description="the callee is killed")
+            await wait_until(killed, description="the callee is killed")

@@ -18,8 +18,8 @@ from perdure.worker.object_context import ObjectContext, ObjectSharedContext
 from perdure.worker.serde import BytesSerde
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 MOMENT = timedelta(milliseconds=100)
 

@@ -17,8 +17,8 @@ from perdure.worker.object_context import ObjectContext
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
 from tests.integration.controlled import reach
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 
 class Deadlock:

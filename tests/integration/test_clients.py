@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,9 +21,9 @@ from perdure.worker.application import Application, app
 from perdure.worker.client import Client
 from perdure.worker.clock import system_random
 from tests.integration.controlled import Controlled, reach
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
 from tests.integration.test_controls import running
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 async def test_objects_are_called_by_key(deployment: Deployment) -> None:
@@ -269,7 +268,7 @@ async def test_values_go_through_the_codec(plain: Deployment) -> None:
             await reach(held, "running", "suspended")
             await client.reject_signal(held.invocation_id, "go", "secret reason")
             with pytest.raises(TerminalError, match="secret reason"):
-                await held.result(timeout=timedelta(seconds=20))
+                await held.result(timeout=PATIENCE)
         async with plain.client() as without:
             assert "tea" not in repr(await without.list_invocations())
             assert "secret reason" not in repr(await without.status(held.invocation_id))

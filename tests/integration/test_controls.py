@@ -15,8 +15,8 @@ from perdure.schemas.entries import Cancelled, PauseAsked, Paused, Resumed, Run
 from perdure.schemas.ids import new_invocation_id
 from perdure.worker.clock import system_random
 from tests.integration.controlled import HOUR, STATUSES, Controlled, reach
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from perdure.worker.application import Application, app
 from perdure.worker.context import Context
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE
 
 CONCURRENCY = 4
 DEPTH = 12

@@ -23,8 +23,8 @@ from perdure.worker.context import Context
 from perdure.worker.kafka_admin import describe_cluster
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 MS = timedelta(milliseconds=1)
 

@@ -228,13 +228,13 @@ async def test_every_record_of_a_subscription_is_done_once_or_a_dead_letter(
         expected, dead = scene.judged(records)
         assert all(record in expected for record in records if (MARK, b"1") in record.headers), f"seed {seed}"
         assert len(dead) >= len(bad()), f"seed {seed}"
-        await wait_until(lambda: len(scene.done_so_far) >= len(expected), timeout_s=30, description=f"seed {seed}")
+        await wait_until(lambda: len(scene.done_so_far) >= len(expected), description=f"seed {seed}")
         letters = await plain.read(plain.topic("dead"), at_least(len(dead)))
 
         async def all_committed() -> bool:
             return await behind(plain, scene) == {}
 
-        await wait_until(all_committed, timeout_s=20, description=f"seed {seed}: all offsets move to the end")
+        await wait_until(all_committed, description=f"seed {seed}: all offsets move to the end")
     wanted = {RecordSource(*record.partition, record.offset, record.timestamp_ms, record.key) for record in expected}
     assert Counter(scene.done_so_far) == Counter(wanted), f"seed {seed}"
     check_order(scene.done_so_far, scene.topics)

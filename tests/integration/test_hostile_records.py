@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -23,8 +24,8 @@ from perdure.worker.context import Context
 from perdure.worker.object_context import ObjectContext
 from perdure.worker.service import Service
 from perdure.worker.virtual_object import VirtualObject
-from tests.integration.deployment import PATIENCE, Deployment, envelope, record
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment, envelope, record
+from tests.waiting import PATIENCE, wait_until
 
 HOSTILE_NAMES = [
     "{17}",
@@ -79,7 +80,7 @@ async def test_a_caller_that_cannot_be_holds_up_nobody(plain: Deployment, place:
         await sender.send(record(plain.topic("Echo"), value, key=b"k"))
         letters = await plain.read(plain.topic("dead"), lambda records: len(records) >= 1)
         assert letters[0].value == value
-        delayed = [await client.send("Echo/echo", n, delay=PATIENCE / 100) for n in range(16)]
+        delayed = [await client.send("Echo/echo", n, delay=timedelta(milliseconds=250)) for n in range(16)]
         assert [await handle.result(timeout=PATIENCE) for handle in delayed] == list(range(16))
 
 
@@ -216,7 +217,7 @@ async def test_a_damaged_journal_is_set_aside(plain: Deployment) -> None:
     """It is paused with the reason, its resume record is done with, and what else there is goes on."""
     application = hostile()
     async with plain.sender(application), plain.client() as client, plain.store() as store, plain.worker(application):
-        sent = await client.send("Echo/echo", 1, delay=PATIENCE / 10)
+        sent = await client.send("Echo/echo", 1, delay=timedelta(seconds=2.5))
         await wait_until(functools.partial(known, client, sent.invocation_id), description="it is admitted")
         await damage(plain, store, sent.invocation_id)
 

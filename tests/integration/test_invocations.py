@@ -18,8 +18,8 @@ from perdure.worker.clock import SystemClock, system_random
 from perdure.worker.context import Context
 from perdure.worker.options import InvocationRetryPolicy, RunOptions
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment, envelope, record
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment, envelope, record
+from tests.waiting import PATIENCE, wait_until
 
 MS = timedelta(milliseconds=1)
 

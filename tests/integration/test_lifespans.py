@@ -13,7 +13,8 @@ from perdure.worker.application import Application, Lifespan, app
 from perdure.worker.context import Context
 from perdure.worker.main import worker_engine
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE
 
 DIARY_LINES = ["entered", "called", "left"]
 

@@ -22,8 +22,8 @@ from perdure.worker.server_process import ServerProcess
 from perdure.worker.service import Service
 from tests.integration.conftest import quick_settings
 from tests.integration.controlled import reach
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 PAYLOAD = 10_000
 

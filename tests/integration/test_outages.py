@@ -23,8 +23,8 @@ from perdure.worker.server_process import ServerProcess
 from perdure.worker.service import Service
 from perdure.worker.timers import Timers
 from tests.integration.conftest import quick_settings
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 OURS = "perdure"
 

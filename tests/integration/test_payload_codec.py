@@ -23,9 +23,9 @@ from perdure.worker.service import Service
 from perdure.worker.subscriptions import Subscription
 from perdure.worker.virtual_object import VirtualObject
 from perdure.worker.workflow import Workflow
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
 from tests.integration.shop import topic_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 SECRET = "hush-hush"
 

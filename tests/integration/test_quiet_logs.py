@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from perdure import Context, Service, TerminalError, app
-from tests.integration.deployment import PATIENCE, Deployment, envelope, record
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment, envelope, record
+from tests.waiting import PATIENCE, wait_until
 
 SECRET = "p4yl04d-m4rk3r"
 

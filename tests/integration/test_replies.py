@@ -16,8 +16,8 @@ from perdure.worker.context import Context
 from perdure.worker.engine import Engine
 from perdure.worker.kafka_admin import create_topics
 from perdure.worker.service import Service
-from tests.integration.deployment import PATIENCE, Deployment, envelope, record
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment, envelope, record
+from tests.waiting import PATIENCE, wait_until
 from tests.worker.kafka_clients import topic_plan
 
 MARK = b"the barrier is let go after this"

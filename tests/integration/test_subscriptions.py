@@ -12,9 +12,9 @@ from perdure.worker.broker import Headers, Record
 from perdure.worker.kafka_admin import describe_cluster
 from perdure.worker.main import worker_engine
 from perdure.worker.subscriptions import Subscription
-from tests.integration.deployment import PATIENCE, Deployment
+from tests.integration.deployment import Deployment
 from tests.integration.shop import Order, Shop, settled, topic_of
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from tests.worker.kafka_clients import SESSION_TIMEOUT_MS
 
 HEADERS: Headers = (
@@ -104,7 +104,7 @@ async def test_each_record_is_processed_once_though_a_worker_dies(plain: Deploym
             await asyncio.wait([running])
         shop.gate.set()
         async with plain.worker(application):
-            await wait_until(lambda: len(shop.effects) == 40, timeout_s=20, description="all are processed")
+            await wait_until(lambda: len(shop.effects) == 40, description="all are processed")
     assert set(shop.effects.values()) == {1}
 
 
@@ -114,13 +114,13 @@ async def test_each_record_is_processed_once_over_rebalances(fleet: Deployment, 
         application = shop.application(Subscription(topic=orders.topic, handler="Shop/count"))
         async with fleet.worker(application):
             await orders.numbers(range(50), partitions=4)
-            await wait_until(lambda: shop.effects, timeout_s=20, description="the first worker works")
+            await wait_until(lambda: shop.effects, description="the first worker works")
             async with fleet.worker(application) as second:
                 await orders.numbers(range(50, 100), partitions=4)
                 took_over = second._sources[1].committer.held
-                await wait_until(lambda: took_over(orders.topic), timeout_s=20, description="the second one, too")
+                await wait_until(lambda: took_over(orders.topic), description="the second one, too")
                 await orders.numbers(range(100, 150), partitions=4)
-            await wait_until(lambda: len(shop.effects) == 150, timeout_s=30, description="all are processed")
+            await wait_until(lambda: len(shop.effects) == 150, description="all are processed")
     assert set(shop.effects.values()) == {1}
 
 
@@ -146,12 +146,12 @@ async def test_members_of_a_group_begin_where_the_first_one_said(fleet: Deployme
         await orders.numbers(range(8), partitions=4)
         async with fleet.worker(application) as first:
             held = first._sources[1].committer.held
-            await wait_until(lambda: len(held(orders.topic)) == 4, timeout_s=20, description="it holds all")
+            await wait_until(lambda: len(held(orders.topic)) == 4, description="it holds all")
             async with fleet.worker(application) as second:
                 took_over = second._sources[1].committer.held
-                await wait_until(lambda: took_over(orders.topic), timeout_s=20, description="they share them")
+                await wait_until(lambda: took_over(orders.topic), description="they share them")
                 await orders.numbers(range(8, 16), partitions=4)
-                await wait_until(lambda: len(shop.effects) >= 8, timeout_s=20, description="what came since")
+                await wait_until(lambda: len(shop.effects) >= 8, description="what came since")
     assert shop.effects == {str(number): 1 for number in range(8, 16)}
 
 
@@ -302,7 +302,7 @@ async def test_a_full_queue_holds_its_partition_back_and_no_other(
             await wait_until(lambda: shop.order["cold"], description="another partition goes on")
             assert shop.order["hot"] == [0]
             shop.gate.set()
-            await wait_until(lambda: len(shop.effects) == 22, timeout_s=25, description="all are processed")
+            await wait_until(lambda: len(shop.effects) == 22, description="all are processed")
     assert shop.order["hot"] == list(range(20))
     assert shop.together == 1
     assert len([line for line in caplog.messages if "is full" in line]) >= 1

@@ -28,6 +28,7 @@ from perdure.schemas.commands import Call
 from perdure.schemas.entries import Completion, Entry, Input, Output, Run, Sleep, Success
 from perdure.schemas.ids import InvocationId, id_of_workflow, new_invocation_id
 from perdure.worker.clock import system_random
+from tests.waiting import PATIENCE_S
 
 MINUTE_MS = 60_000
 LEASE_MS = 10 * MINUTE_MS
@@ -198,7 +199,7 @@ class RedisBench:
     async def listen(self) -> None:
         """Hear of everything that is published from now on."""
         await self._channels.psubscribe(f"{self.keys.namespace}:*")
-        await self._channels.get_message(timeout=5)
+        await self._channels.get_message(timeout=PATIENCE_S)
 
     async def aclose(self) -> None:
         """Stop listening."""
@@ -225,7 +226,7 @@ class RedisBench:
         await self._client.publish(end, b"")
         heard: list[tuple[str, bytes]] = []
         while True:
-            message = await self._channels.get_message(ignore_subscribe_messages=True, timeout=5)
+            message = await self._channels.get_message(ignore_subscribe_messages=True, timeout=PATIENCE_S)
             assert message is not None, "a message that was published did not arrive"
             if message["channel"] == end.encode():
                 return heard

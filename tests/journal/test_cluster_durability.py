@@ -126,7 +126,7 @@ async def test_leases_are_renewed_where_they_are(cluster: RedisCluster, store: R
         victim = await cluster.primary_of(KEYS.prefix(KEYS.of(leases[1].invocation_id).slot))
         await ask(victim, "WAIT", 1, 5_000)
         await victim.kill()
-        await wait_until(renewed, timeout_s=20, description="a replica took over")
+        await wait_until(renewed, description="a replica took over")
     finally:
         await asyncio.to_thread(renewer.close)
 
@@ -161,7 +161,7 @@ async def test_a_call_that_a_node_has_lost_is_not_acknowledged(cluster: RedisClu
                 await store.acknowledge(caller.invocation_id, sent=[2], as_of=as_of)
                 return await owed(store, caller) == "0"
 
-            await wait_until(acknowledged, timeout_s=20, description="it is known to have arrived")
+            await wait_until(acknowledged, description="it is known to have arrived")
     finally:
         await barrier.close()
 

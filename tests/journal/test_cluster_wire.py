@@ -17,7 +17,7 @@ from perdure.journal.redis_topology import cluster_slot
 from perdure.journal.wire import Wire, same
 from perdure.worker.server_process import ServerProcess
 from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, started
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -127,5 +127,5 @@ async def test_what_waits_when_the_wires_end_is_let_go(cluster: RedisCluster) ->
             await node.kill()
         await wait_until(lambda: not any(wire.connected for wire in counters.wires), description="the nodes are missed")
         asked = [counters.ask(slot) for slot in range(SLOTS)]
-    await asyncio.wait(asked, timeout=5)
+    await asyncio.wait(asked, timeout=PATIENCE_S)
     assert all(call.cancelled() for call in asked)

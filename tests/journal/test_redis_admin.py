@@ -21,6 +21,7 @@ from perdure.schemas.errors import SettingsError, StoreError
 from perdure.worker.clock import system_random
 from perdure.worker.server_process import ServerProcess, free_port
 from tests.chaos.proxy import Proxy
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -209,5 +210,5 @@ async def test_a_cancellation_is_never_swallowed(config: RedisConfig) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=PATIENCE_S)
         assert task.cancelled()

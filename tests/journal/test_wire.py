@@ -21,7 +21,7 @@ from perdure.journal.wire import Wire, refusal, same
 from perdure.schemas.errors import DecodeError, FencedError, GapError, StoreError
 from perdure.worker.server_process import ServerProcess
 from tests.servers import lane
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from .store_contract import LEASE_MS, admission, output, run
 
@@ -158,7 +158,7 @@ async def test_what_waits_for_room_is_let_go_when_the_wire_ends(private_redis: S
             call = wire.call((b"SET", "a", "1"), same)
             await asyncio.wait([call], timeout=0.1)
             never = wire.call((b"BLPOP", "nothing", 0), same)
-    await asyncio.wait([call, never], timeout=5)
+    await asyncio.wait([call, never], timeout=PATIENCE_S)
     assert call.cancelled()
     assert never.cancelled()
 

@@ -25,7 +25,7 @@ def place(servers: Servers, namespace: str, tmp_path: Path) -> Place:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_a_small_run_holds(name: str, place: Place) -> None:
     """Nothing is lost, done twice, early, out of order or left behind, and the run can be written down."""

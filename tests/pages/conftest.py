@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 from types import ModuleType
 
 import pytest
@@ -14,8 +13,6 @@ from perdure.testing import HarnessFactory
 from tests.documents import ROOT
 
 from .page import run_page
-
-PATIENCE = timedelta(seconds=20)
 
 both_ways = pytest.mark.parametrize("always_replay", [False, True], ids=["at once", "replayed"])
 

@@ -9,8 +9,9 @@ import pytest
 
 from perdure import Client
 from perdure.testing import HarnessFactory
+from tests.waiting import PATIENCE
 
-from .conftest import PATIENCE, both_ways
+from .conftest import both_ways
 
 
 @both_ways

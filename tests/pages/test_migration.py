@@ -10,9 +10,9 @@ import pytest
 
 from perdure.testing import HarnessFactory
 from tests.documents import ROOT
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, both_ways
+from .conftest import both_ways
 
 # The public names of restate-sdk 1.3.0, and those of its modules that its documentation uses.
 THEIRS = """

@@ -9,9 +9,9 @@ import pytest
 
 from perdure import InvocationFilter, TerminalError
 from perdure.journal.inspection import InvocationView
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

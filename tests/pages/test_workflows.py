@@ -7,9 +7,9 @@ from types import ModuleType
 import pytest
 
 from perdure import TerminalError
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
-from .conftest import PATIENCE, Running, both_ways
+from .conftest import Running, both_ways
 
 
 @both_ways

@@ -26,7 +26,11 @@ from perdure.worker.clock import SystemClock
 
 from .effects import DIRECTORY_VARIABLE, Effect, Effects
 
-Kind = Literal["step", "thread", "together", "flaky", "sleep", "block", "freeze", "stuck", "die", "stubborn"]
+Kind = Literal["step", "thread", "together", "flaky", "sleep", "block", "freeze", "hold", "stuck", "die", "stubborn"]
+
+# In the directory of the effects; what lets go of every `hold`.
+LET_GO = "let-go"
+HOLD_INTERVAL_S = 0.05
 
 CRASH_LOOP_ATTEMPTS_MAX = 3
 
@@ -34,7 +38,8 @@ SERVICE = "Work"
 
 _counter = itertools.count()
 _clock = SystemClock()
-_effects = Effects(Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent")))
+_directory = Path(os.environ.get(DIRECTORY_VARIABLE, "/nonexistent"))
+_effects = Effects(_directory)
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,10 @@ class Act:
 
     Attributes:
         kind: `step` and `thread` work `ms` in a step, `together` in three at once; `flaky` fails the first time;
-            `sleep` is durable; `block` blocks the event loop after a step, `freeze` without one; `die` kills the
-            process in a step, the first time; `stuck` holds the interpreter for ever in one, likewise; `stubborn` works
-            in a step and will not be cancelled.
-        ms: How long.
+            `sleep` is durable; `block` blocks the event loop after a step, `freeze` without one, `hold` without one in
+            the first attempt until `LET_GO` is there; `die` kills the process in a step, the first time; `stuck` holds
+            the interpreter for ever in one, likewise; `stubborn` works in a step and will not be cancelled.
+        ms: How long, at most.
     """
 
     kind: Kind
@@ -86,6 +91,8 @@ async def perform(ctx: Context, plan: Plan) -> Report:
                 time.sleep(act.ms / 1000)  # noqa: ASYNC251 - to block the loop is the point
             case "freeze":
                 time.sleep(act.ms / 1000)  # noqa: ASYNC251 - likewise, and nothing before it
+            case "hold":
+                _hold(ctx, act.ms)
             case "together":
                 names = [f"{name}-{i}" for i in range(3)]
                 seen += await asyncio.gather(*(ctx.run(each, _step(ctx, each, act)) for each in names))
@@ -160,6 +167,13 @@ def _thread(ctx: Context, name: str, act: Act) -> str:
     execution = _begin(ctx, name, fails=False, key=ctx.request().step_idempotency_key or "")
     time.sleep(act.ms / 1000)
     return execution
+
+
+def _hold(ctx: Context, ms: int) -> None:
+    end_ms = _clock.monotonic_ms() + ms
+    let_go = _directory / LET_GO
+    while ctx.request().attempt == 1 and not let_go.exists() and _clock.monotonic_ms() < end_ms:
+        time.sleep(HOLD_INTERVAL_S)
 
 
 async def _stubbornly(ms: int) -> None:

@@ -24,9 +24,9 @@ from perdure.worker.settings import Settings
 from perdure.worker.topics import consumed_topics, plan_topics, service_topic
 from tests.servers.lane import LANE
 from tests.standing import lag
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
-from .application import SERVICE, Act, Plan
+from .application import LET_GO, SERVICE, Act, Plan
 from .effects import DIRECTORY_VARIABLE, Effect, Effects
 from .history import History, Story, violations
 from .worker_process import LOG_TAIL_CHARACTERS, WorkerProcess
@@ -177,7 +177,11 @@ class Stage:
         async def begun() -> bool:
             return bool(await self.executed(tag, step))
 
-        await wait_until(begun, timeout_s=15, description=f"{step} of {tag} has begun")
+        await wait_until(begun, description=f"{step} of {tag} has begun")
+
+    def let_go(self) -> None:
+        """End every act `hold`, now and from now on."""
+        (self._directory / LET_GO).touch()
 
     async def pause(self, duration_s: float) -> None:
         """Let time pass, where nothing happens that could be waited for."""
@@ -211,7 +215,7 @@ class Stage:
                     counts[status] += await line.ask("ZCARD", keys.status(slot, status))
         return counts
 
-    async def finished(self, *, timeout_s: float = 30.0, offsets: bool = True) -> None:
+    async def finished(self, *, timeout_s: float = PATIENCE_S, offsets: bool = True) -> None:
         """Wait until every record sent has ended and, unless told otherwise, all offsets are committed."""
         last: dict[str, int] = {}
 
@@ -229,7 +233,7 @@ class Stage:
         except AssertionError as error:
             raise AssertionError(f"{error} Of {len(self.acknowledged)} records: {last}") from error
         if offsets:
-            await wait_until(self._all_committed, timeout_s=30.0, description="all offsets are committed")
+            await wait_until(self._all_committed, description="all offsets are committed")
 
     async def check(self, *, paused: Sequence[str] = (), epochs_kept: bool = True) -> None:
         """Fail with every violation in the history so far."""
@@ -252,7 +256,7 @@ class Stage:
         }
         assert not failed, f"attempts of {len(failed)} invocations failed: {failed}"
 
-    async def until(self, predicate: Callable[[Story], object], *, tag: str, timeout_s: float = 15.0) -> None:
+    async def until(self, predicate: Callable[[Story], object], *, tag: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until a tag's invocation is there and such."""
 
         async def such() -> bool:
@@ -285,7 +289,7 @@ async def set_stage(
         "topic_partitions": PARTITIONS,
         "topic_replication_factor": 1,
         "kafka_fetch_max_wait_ms": 10,
-        "kafka_session_timeout_ms": 1_000,
+        "kafka_session_timeout_ms": 2_000,
         "lease_s": 2,
         "grace_s": 5,
     }

@@ -50,8 +50,8 @@ async def test_worker_that_starts_while_the_disk_is_full_begins_when_there_is_ro
     stage = private_stage
     await fill(stage, private_redis)
     worker = await stage.start()
-    await wait_until(lambda: worker.said("append-only file failed"), timeout_s=30, description="it has looked")
-    await wait_until(lambda: worker.said("the worker waits for it"), timeout_s=30, description="it waits")
+    await wait_until(lambda: worker.said("append-only file failed"), description="it has looked")
+    await wait_until(lambda: worker.said("the worker waits for it"), description="it waits")
     empty_disk(private_redis)
     await worker.ready()
     await stage.send_through_outage("r", *ACTS)

@@ -20,7 +20,7 @@ from .application import SERVICE, Act, application
 from .stage import Stage, set_stage
 
 # Servers of its own are started within the deadline, several Javas among them where it is about Kafka.
-pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(300)]
 
 ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10))
 

@@ -7,7 +7,6 @@ import os
 import random
 import sys
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,14 @@ from perdure.worker.topics import TopicPlan
 from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
 from tests.servers.kafka_rules import allow
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .application import Act, Plan, perform, work
 from .stage import Stage, set_stage
 from .worker_process import TARGET
 
 # Servers of its own are started within the deadline, several Javas among them where it is about Kafka.
-pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(300)]
 
 ACTS = (Act("step", 5), Act("sleep", 50), Act("flaky", 1))
 PASSWORD = "secret-for-tests"
@@ -129,7 +128,7 @@ async def test_work_behind_the_lock(stage: Stage, locked: tuple[ServerProcess, K
     assert "on the topic" not in said
     early = await stage.start()
     said_so = f"cannot join the group {namespace}: GroupAuthorizationFailedError"
-    await wait_until(lambda: said_so in early.log(), timeout_s=20, description="the worker says what lacks")
+    await wait_until(lambda: said_so in early.log(), description="the worker says what lacks")
     for rule in (group, groups):
         await allow(broker, rule)
     await early.ready()
@@ -141,7 +140,7 @@ async def test_work_behind_the_lock(stage: Stage, locked: tuple[ServerProcess, K
     for number in range(10):
         await stage.send_through_outage(f"b{number}", *ACTS)
     async with Client(stage.settings) as client:
-        report = await client.call(perform, Plan("called"), timeout=timedelta(seconds=20))
+        report = await client.call(perform, Plan("called"), timeout=PATIENCE)
     assert report.tag == "called"
     stage.acknowledged.append("called")
     await stage.finished()

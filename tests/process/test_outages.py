@@ -109,7 +109,7 @@ async def test_worker_that_starts_before_its_servers_begins_when_they_come(
     await private_redis.kill()
     await private_broker.kill()
     worker = await stage.start()
-    await wait_until(lambda: worker.said("the worker waits for it"), timeout_s=30, description="it has found no Redis")
+    await wait_until(lambda: worker.said("the worker waits for it"), description="it has found no Redis")
     await private_redis.start()
     await stage.pause(0.5)
     await private_broker.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,12 @@ from perdure.journal.redis_rights import acl_line
 from perdure.journal.redis_topology import cluster_slot
 from perdure.worker.client import Client
 from tests.servers.redis_family import PRIMARIES, RedisCluster, ask, denials, grant, started
+from tests.waiting import PATIENCE
 
 from .application import Act, Plan, perform
 from .stage import SLOTS, Stage, set_stage
 
-pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(300)]
 
 ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 
@@ -66,7 +66,7 @@ async def test_work_is_spread_over_the_nodes(stage: Stage, cluster: RedisCluster
     await send_many(stage, count=40, pause_s=0.01)
     async with Client(stage.settings) as client:
         # The outcome is told through whichever node the client is subscribed to.
-        reports = [client.call(perform, Plan(f"c{n}", list(ACTS)), timeout=timedelta(seconds=30)) for n in range(10)]
+        reports = [client.call(perform, Plan(f"c{n}", list(ACTS)), timeout=PATIENCE) for n in range(10)]
         assert [report.tag for report in await asyncio.gather(*reports)] == [f"c{n}" for n in range(10)]
         stage.acknowledged += [f"c{n}" for n in range(10)]
         page = await client.list_invocations(limit=100)

@@ -19,7 +19,7 @@ from tests.servers.redis_family import PRIMARIES, RedisCluster, Sentinels, start
 from .application import Act
 from .stage import SLOTS, Stage, set_stage
 
-pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(300)]
 
 ACTS = (Act("step", 20), Act("sleep", 50), Act("together", 10), Act("step", 20))
 

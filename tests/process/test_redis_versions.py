@@ -21,7 +21,7 @@ from tests.servers.redis_versions import PROGRAMS
 from .application import Act
 from .stage import set_stage
 
-pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.process, pytest.mark.timeout(300)]
 
 ACTS = (Act("step", 5), Act("sleep", 50), Act("together", 5), Act("flaky", 1))
 

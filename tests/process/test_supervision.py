@@ -27,7 +27,7 @@ def exists(pid: int) -> bool:
 
 async def both_ready(supervisor: WorkerProcess) -> None:
     """Wait until both children have their partitions: three interpreters start, and a group of two is formed."""
-    await wait_until(lambda: supervisor.said(READY) >= 2, timeout_s=30, description="both children are ready")
+    await wait_until(lambda: supervisor.said(READY) >= 2, description="both children are ready")
 
 
 async def test_death_of_a_child_is_told_at_once(stage: Stage) -> None:

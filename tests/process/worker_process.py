@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from perdure.worker import watchdog
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "tests.process.application:application"
@@ -55,7 +55,7 @@ class WorkerProcess:
         """Start it; it is not ready when this returns."""
         self.pid = await asyncio.to_thread(self._spawn)
 
-    async def ready(self, *, timeout_s: float = 20.0) -> None:
+    async def ready(self, *, timeout_s: float = PATIENCE_S) -> None:
         """Return once Kafka has given it its partitions, maybe none."""
         await wait_until(lambda: self.said(READY), timeout_s=timeout_s, description=f"{self.log_path.name} is ready")
 
@@ -82,12 +82,12 @@ class WorkerProcess:
         self.send(signal.SIGKILL)
         await self.exit_code()
 
-    async def terminate(self, *, timeout_s: float = 15.0) -> int:
+    async def terminate(self, *, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM, and return its exit code."""
         self.send(signal.SIGTERM)
         return await self.exit_code(timeout_s=timeout_s)
 
-    async def exit_code(self, *, timeout_s: float = 15.0) -> int:
+    async def exit_code(self, *, timeout_s: float = PATIENCE_S) -> int:
         """Wait for its end; 128 + n where signal n ended it."""
         process = self._watchdog
         assert process is not None, "it was not started"

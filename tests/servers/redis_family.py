@@ -166,7 +166,7 @@ class RedisCluster:
             linked = all(role[0] == b"master" or role[3] == b"connected" for role in roles)
             return linked and all(HEALTHY in info and b"known_nodes:%d" % len(self.nodes) in info for info in infos)
 
-        await wait_until(well, timeout_s=30, description="the cluster is well")
+        await wait_until(well, description="the cluster is well")
 
     async def primary_of(self, key: bytes) -> ServerProcess:
         """The node that serves a key now."""
@@ -232,7 +232,7 @@ class RedisCluster:
             (reply,) = await ask_all(replica, ("CLUSTER", "REPLICATE", identity))
             return not isinstance(reply, Refusal)
 
-        await wait_until(known, timeout_s=20, description="the replica knows its primary")
+        await wait_until(known, description="the replica knows its primary")
 
 
 class Sentinels:
@@ -274,7 +274,7 @@ class Sentinels:
                     return False
             return True
 
-        await wait_until(acquainted, timeout_s=30, description="the Sentinels know everybody")
+        await wait_until(acquainted, description="the Sentinels know everybody")
 
     async def stop(self) -> None:
         """End all."""
@@ -291,7 +291,7 @@ class Sentinels:
         async def changed() -> bool:
             return await self.primary() is not before
 
-        await wait_until(changed, timeout_s=30, description="a replica took over")
+        await wait_until(changed, description="a replica took over")
         return await self.primary()
 
     async def settled(self) -> None:
@@ -308,7 +308,7 @@ class Sentinels:
                 role[0] == b"slave" and int(role[2]) == primary.port and role[3] == b"connected" for role in roles
             )
 
-        await wait_until(linked, timeout_s=40, description="the others follow the primary")
+        await wait_until(linked, description="the others follow the primary")
 
     async def step_down(self) -> None:
         """Have a replica take over from a primary that lives."""
@@ -319,7 +319,7 @@ class Sentinels:
             await ask_all(self.sentinels[0], ("SENTINEL", "FAILOVER", MASTER))
             return await self.primary() is not before
 
-        await wait_until(changed, timeout_s=40, description="the primary stepped down")
+        await wait_until(changed, description="the primary stepped down")
 
     def _sentinel(self, number: int, primary: ServerProcess) -> ServerProcess:
         directory = self._directory / f"sentinel-{number}"

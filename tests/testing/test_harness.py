@@ -23,11 +23,9 @@ from perdure.testing import HarnessFactory, ServerAddresses, harness
 from perdure.worker.clock import system_random
 from perdure.worker.engine import Engine
 from perdure.worker.server_process import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 from .kitchen import Kitchen, new_kitchen
-
-PATIENCE = timedelta(seconds=20)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from perdure.worker.kafka_broker import KafkaBroker
 from perdure.worker.kafka_config import KafkaConfig
 from perdure.worker.offsets import OffsetTracker
 from perdure.worker.topics import TopicPlan, is_resume_topic
+from tests.waiting import PATIENCE_S
 
 # The embedded broker answers a JoinGroup only after half of it; a loaded machine still gets its heartbeats through.
 SESSION_TIMEOUT_MS = 1_500
@@ -67,7 +68,7 @@ async def poll(broker: KafkaBroker, *, records_max: int = 500, wait_ms: int = 1_
 
 
 async def poll_until(
-    broker: KafkaBroker, enough: Callable[[list[Record]], bool], *, timeout_s: float = 20
+    broker: KafkaBroker, enough: Callable[[list[Record]], bool], *, timeout_s: float = PATIENCE_S
 ) -> list[Record]:
     """Everything polled until `enough` says so."""
     records: list[Record] = []

@@ -15,6 +15,7 @@ from perdure.schemas.limits import HEADERS_MAX, KEY_LENGTH_MAX, NAME_LENGTH_MAX,
 from perdure.worker.calling import Calling
 from perdure.worker.context import Context
 from perdure.worker.options import InvocationRetryPolicy
+from tests.waiting import PATIENCE_S
 from tests.worker.attempt_stage import Stage, handler_from, paused_reason
 from tests.worker.ensemble import Ensemble
 from tests.worker.troupe import Order, Troupe, perform
@@ -85,7 +86,7 @@ async def test_none_of_it_is_done_after_the_attempt(plain_stage: Stage, troupe: 
 async def waited_for(asked: Any) -> None:
     """Wait for what a method of the context returned, as far as there is something to wait for."""
     if isinstance(asked, asyncio.Future):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await asked
 
 

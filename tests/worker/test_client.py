@@ -38,10 +38,9 @@ from perdure.worker.server_process import ServerProcess, free_port
 from perdure.worker.service import Service
 from perdure.worker.settings import Settings
 from perdure.worker.topics import plan_topics
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, PATIENCE_S, wait_until
 
 SECOND = timedelta(seconds=1)
-PATIENCE = 20 * SECOND
 DAY_MS = 86_400_000
 
 
@@ -82,7 +81,7 @@ class FakeWorker:
 
     async def receive(self) -> Envelope:
         """The next invocation that was sent."""
-        record = await asyncio.wait_for(self._consumer.getone(), 15)
+        record = await asyncio.wait_for(self._consumer.getone(), PATIENCE_S)
         return decode_invocation(record.value)
 
     async def admit(self, invocation: Envelope) -> Claimed:

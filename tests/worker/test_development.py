@@ -15,7 +15,7 @@ import pytest
 from perdure.schemas.errors import BrokerError, SettingsError
 from perdure.worker.client import Client
 from perdure.worker.settings import Settings, variable
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from tests.worker.cli.conftest import end
 
 pytestmark = pytest.mark.process
@@ -70,7 +70,7 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             exports = ""
             while "export" not in exports:
                 exports = (await process.stdout.readline()).decode()
@@ -86,12 +86,12 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
 
 async def test_changed_code_is_run(dev: Dev) -> None:
     """A new worker with the new code; broken code is waited out; Ctrl-C ends everything in order."""
-    await wait_until(lambda: dev.answers(1), timeout_s=30)
+    await wait_until(lambda: dev.answers(1))
     dev.write(CODE.format(version=2))
-    await wait_until(lambda: dev.answers(2), timeout_s=30)
+    await wait_until(lambda: dev.answers(2))
     dev.write("this is not Python\n")
     dev.write(CODE.format(version=3))
-    await wait_until(lambda: dev.answers(3), timeout_s=30)
+    await wait_until(lambda: dev.answers(3))
     dev.process.send_signal(signal.SIGINT)
     assert await dev.process.wait() == 0
 
@@ -101,4 +101,4 @@ async def test_without_the_module_it_waits_for_it(dev: Dev, tmp_path: Path) -> N
     (tmp_path / "dev_shop.py").unlink()
     (tmp_path / "other.py").write_text("")
     dev.write(CODE.format(version=5))
-    await wait_until(lambda: dev.answers(5), timeout_s=30)
+    await wait_until(lambda: dev.answers(5))

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from perdure.worker.kafka_admin import create_topics
 from perdure.worker.settings import Settings
 from perdure.worker.supervisor import child_environment
 from perdure.worker.topics import plan_topics
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -104,10 +103,10 @@ async def test_a_killed_child_costs_no_lease(settings: Settings, tmp_path: Path)
     await create_topics(settings.kafka_config(), plans)
     async with supervised(settings, tmp_path, processes=2) as fleet, Client(settings) as client:
         handle = await client.send("Shop/outlive", str(marks))
-        await wait_until(lambda: list(marks.iterdir()), timeout_s=40, description="the step is executed")
+        await wait_until(lambda: list(marks.iterdir()), description="the step is executed")
         (first,) = (int(path.name) for path in marks.iterdir())
         os.kill(first, signal.SIGKILL)
-        second = await handle.result(timeout=timedelta(seconds=40))
+        second = await handle.result(timeout=PATIENCE)
         assert second != first
         assert (await handle.status()).attempts == 2
         pids = await workers_of(settings)
@@ -125,7 +124,7 @@ async def test_settings_that_a_worker_refuses_end_the_fleet(settings: Settings, 
         pass
     wrong = Settings.load(**{name: getattr(settings, name) for name in settings.model_fields_set} | {"slots": 8})
     async with supervised(wrong, tmp_path, processes=2) as fleet:
-        assert await asyncio.wait_for(fleet.wait(), 40) == 2
+        assert await asyncio.wait_for(fleet.wait(), PATIENCE_S) == 2
 
 
 async def test_a_death_in_a_namespace_that_is_not_there_is_nothing(settings: Settings) -> None:

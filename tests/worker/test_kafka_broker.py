@@ -14,7 +14,7 @@ from perdure.worker.kafka_admin import create_topics
 from perdure.worker.kafka_broker import KafkaBroker
 from perdure.worker.server_process import ServerProcess
 from tests.servers import lane
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from .kafka_clients import (
     Member,
@@ -84,7 +84,7 @@ async def test_leaving_while_kafka_hangs(private_broker: ServerProcess, namespac
     config = quick_config(private_broker.address, namespace, assignment=assignment)
     broker = broker_for(config, plan)
     broker.listen(Notes())
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE_S):
         async with broker:
             await wait_until(lambda: broker.health().ok)
             await private_broker.pause()
@@ -99,7 +99,7 @@ async def test_leaving_while_kafka_is_gone(private_broker: ServerProcess, namesp
     """The same with connections that are refused, at whatever point the clients are."""
     plan = topic_plan(f"{namespace}.S")
     before = asyncio.all_tasks()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE_S):
         async with broker_for(quick_config(private_broker.address, namespace, assignment=assignment), plan) as broker:
             await wait_until(lambda: broker.health().reachable)
             await private_broker.kill()
@@ -204,7 +204,7 @@ async def test_topics_that_were_lost_are_read_from_their_beginning(
         await _step_until(member, lambda: {*numbers(member.seen)} >= {*range(100, 110)})
 
 
-async def _step_until(member: Member, predicate: object, *, timeout_s: float = 15.0) -> None:
+async def _step_until(member: Member, predicate: object, *, timeout_s: float = PATIENCE_S) -> None:
     """Let the member work until it is so."""
     assert callable(predicate)
     async with asyncio.timeout(timeout_s):
@@ -222,4 +222,4 @@ async def _until_produced(broker: KafkaBroker, topic: str, number: int) -> None:
             return False
         return True
 
-    await wait_until(acknowledged, timeout_s=30, description="a record is acknowledged")
+    await wait_until(acknowledged, description="a record is acknowledged")

@@ -14,7 +14,7 @@ from perdure.worker.settings import Settings
 from tests.servers.apache import KafkaLock, locked_kafka
 from tests.servers.certificates import Authority, new_authority
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 PASSWORD = "secret-for-tests"
 

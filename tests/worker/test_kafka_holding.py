@@ -91,7 +91,7 @@ async def test_a_broker_for_reading_only(bootstrap_servers: str, namespace: str)
         assert broker.health().assigned == 0
         assert not broker._producer_started.is_set()
         async with broker_for(quick_config(bootstrap_servers, "other"), plan) as other:
-            await wait_until(lambda: broker.health().assigned == 1, timeout_s=20, description="it is read")
+            await wait_until(lambda: broker.health().assigned == 1, description="it is read")
             assert broker.health().problem is None
             await other.produce(in_partition(plan.name, 0, range(3)))
             assert numbers(await poll_until(broker, lambda records: len(records) >= 3)) == list(range(3))

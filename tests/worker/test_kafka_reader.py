@@ -14,7 +14,7 @@ from perdure.schemas.errors import BrokerError
 from perdure.worker import kafka_reader
 from perdure.worker.broker import Outgoing, Partition, Record
 from perdure.worker.kafka_broker import KafkaBroker
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from .kafka_clients import (
     NOT_UTF8,
@@ -39,7 +39,7 @@ async def test_resumed_work_comes_before_new_work(bootstrap_servers: str, namesp
         await broker.produce(values(new.name, range(300)))
         await broker.produce(values(resume.name, range(1_000, 1_020)))
         batches: list[list[Record]] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while sum(len(batch) for batch in batches) < 320:
                 batches.append(await poll(broker, records_max=7))
     assert all(len(batch) <= 7 for batch in batches)
@@ -65,7 +65,7 @@ async def test_polls_that_are_cancelled_lose_nothing(bootstrap_servers: str, nam
     async with broker_for(quick_config(bootstrap_servers, namespace), topic_plan(topic)) as broker:
         producing = asyncio.create_task(_produce_slowly(broker, topic, count))
         turns = 0
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while len(got) < count:
                 task = asyncio.create_task(polling(broker, 1 + turns % 50))
                 for _ in range(turns % 40):
@@ -155,7 +155,7 @@ async def test_a_rebalance_ends_a_waiting_poll(bootstrap_servers: str, namespace
         waiting = asyncio.create_task(poll(first, wait_ms=60_000))
         async with broker_for(config, plan) as second:
             await wait_until(lambda: second.health().assigned == 1)
-            assert await asyncio.wait_for(waiting, 10) == []
+            assert await asyncio.wait_for(waiting, PATIENCE_S) == []
             await wait_until(lambda: first.health().assigned == 1)
 
 
@@ -211,7 +211,7 @@ async def test_header_names_that_are_not_utf8_are_read(bootstrap_servers: str, n
         await produce_batch(bootstrap_servers, batch, partition=1, codec=codec)
         await produce_batch(bootstrap_servers, [Outgoing(plan.name, None, b"9")], partition=1)
         await broker.produce(values(plan.name, range(10, 40)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len({(r.partition, r.offset) for r in read}) < 40:
                 read += await poll(broker, records_max=3)
         assert broker.health().ok

@@ -16,7 +16,7 @@ from perdure.worker.kafka_admin import create_topics, describe_cluster
 from perdure.worker.kafka_config import KafkaConfig
 from perdure.worker.kafka_topic_ids import Answer, TopicsRequest, mark, of_former_topic
 from perdure.worker.topics import TopicPlan
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from .kafka_clients import Member, broker_for, numbers, poll_until, quick_config, topic_plan, values
 
@@ -46,7 +46,7 @@ async def topic_id(config: KafkaConfig, plan: TopicPlan) -> str | None:
 
 async def step_until_seen(members: Sequence[Member], wanted: set[int]) -> None:
     """Let the members work until they have seen these numbers, whoever sees which."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while wanted.difference(*(numbers(member.seen) for member in members)):
             for member in members:
                 await member.step()

@@ -16,7 +16,7 @@ from perdure.schemas.ids import new_invocation_id
 from perdure.worker import outcomes as outcomes_module
 from perdure.worker.clock import system_random
 from perdure.worker.outcomes import Outcomes
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 DAY_MS = 86_400_000
 
@@ -43,7 +43,7 @@ async def test_nonsense_on_the_channel_does_no_harm(redis_url: str, namespace: s
             await store.complete(
                 claimed.lease, [output], after=1, seq=1, retention_ms=DAY_MS, journal_retention_ms=DAY_MS
             )
-            assert await asyncio.wait_for(wait, 20) == Success(b"1")
+            assert await asyncio.wait_for(wait, PATIENCE_S) == Success(b"1")
 
 
 @pytest.mark.parametrize("look_first_s", [0.001, 60.0])

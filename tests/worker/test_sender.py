@@ -152,4 +152,4 @@ async def test_sending_heals_after_an_outage(private_broker: ServerProcess, name
                 return False
             return True
 
-        await wait_until(sent, timeout_s=30)
+        await wait_until(sent)

@@ -15,6 +15,7 @@ from perdure.worker.context import Context
 from perdure.worker.departures import Left
 from perdure.worker.futures import DurableFuture
 from perdure.worker.options import RunOptions
+from tests.waiting import PATIENCE_S
 from tests.worker.attempt_stage import Stage
 
 MS = timedelta(milliseconds=1)
@@ -276,7 +277,7 @@ async def test_a_failing_attempt_waits_for_no_pause(plain_stage: Stage) -> None:
         return "done"
 
     story, claim = plain_stage.begin(play)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         story.ends.append(await plain_stage.run(story.handler, claim))
     assert isinstance(story.ends[0], Left)
     assert story.ends[0].status == "backing-off"
@@ -356,7 +357,7 @@ async def test_a_step_that_cancels_itself_fails_like_any_other(stage: Stage, lat
 
         return await ctx.run_typed("step", step, QUICK)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         story = await stage.play(play)
     assert story.result == 3
     assert [failures for failures, _ in failures_of(story)] == [1, 2]
@@ -378,7 +379,7 @@ async def test_a_step_that_cancels_itself_fails_its_attempt(plain_stage: Stage) 
 
         return await ctx.run("step", step)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         story = await plain_stage.play(play)
     assert story.result == 2
     assert [text.partition(":")[0] for text in story.failures] == ["CancelledError"]

@@ -232,6 +232,6 @@ async def test_a_frozen_child_is_killed_and_made_good(fleet: Start, caplog: pyte
     programs = {"s-0": FREEZES, "s-1": LIVES, "s-2": WAITS}
     running = fleet(lambda name: programs[name.partition(".")[0]] if name != "s-0.2" else WAITS, processes=3)
     await running.up(3)
-    await wait_until(lambda: running.reported == ["s-0.1"], timeout_s=20)
+    await wait_until(lambda: running.reported == ["s-0.1"])
     await wait_until(lambda: sorted(running.supervisor.pids) == ["s-0.2", "s-1.1", "s-2.1"])
     assert any("s-0.1 is killed: something has blocked its event loop" in each.getMessage() for each in caplog.records)

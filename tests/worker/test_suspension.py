@@ -19,7 +19,7 @@ from perdure.worker.conclusion import run_attempt
 from perdure.worker.context import Context
 from perdure.worker.departures import Completed, Left, Released, Releasing
 from perdure.worker.options import RunOptions
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from tests.worker.attempt_stage import Stage
 
 HOUR = timedelta(hours=1)
@@ -54,7 +54,7 @@ async def sleeper(ctx: Context) -> str:
 async def test_a_long_sleep_leaves_at_once(plain_stage: Stage) -> None:
     """Beyond the inactivity timeout there is nothing to wait for in memory, nor a timer in the worker's mind."""
     plain_stage.inactivity_ms = 600_000
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         story = await plain_stage.play(sleeper)
     assert story.result == "awake"
     assert story.ends[0] == Left("suspended")
@@ -242,7 +242,7 @@ async def test_a_step_that_waits_does_not_hold_a_handler_that_swallows(plain_sta
         return "done"
 
     story, claim = plain_stage.begin(play)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert isinstance(await plain_stage.run(story.handler, claim), Left)
     summary = await plain_stage.memory.read_invocation(story.invocation_id)
     assert summary is not None

@@ -18,9 +18,7 @@ from perdure.worker.sync_client import CallOptions, SendOptions, SyncHandle
 from tests.integration.conftest import quick_settings
 from tests.integration.controlled import Controlled
 from tests.integration.deployment import Deployment
-from tests.waiting import wait_until
-
-PATIENCE = timedelta(seconds=20)
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize(("blocking", "asynchronous"), [(SyncClient, Client), (SyncHandle, Handle)])

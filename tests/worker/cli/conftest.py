@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from perdure.worker.cli import app
 from perdure.worker.settings import Settings, variable
+from tests.waiting import PATIENCE_S
 
 SHOP = '''
 """An application for tests of the command."""
@@ -128,7 +129,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), 15)
+        await asyncio.wait_for(process.wait(), PATIENCE_S)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -13,8 +13,8 @@ from perdure.schemas.ids import id_of_workflow, new_invocation_id
 from perdure.worker.clock import system_random
 from tests.integration.conftest import quick_settings
 from tests.integration.controlled import Controlled, reach
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 from .conftest import Command
 
@@ -254,7 +254,7 @@ async def test_dead_letters_are_put_back(
         return len(letters) == 2
 
     # Each look is a run of the command.
-    await wait_until(both_are_there, timeout_s=30)
+    await wait_until(both_are_there)
     assert {letter["about"]["topic"] for letter in letters} == {topic}
     place = next(letter["place"] for letter in letters if letter["value"] == "not json")
     one = orjson.loads((await perdure("dead", "show", place, "--json")).stdout)

@@ -13,8 +13,8 @@ from perdure.worker.application import Application, load_application
 from perdure.worker.client import Client
 from tests.integration.conftest import quick_settings
 from tests.integration.controlled import reach
-from tests.integration.deployment import PATIENCE, Deployment
-from tests.waiting import wait_until
+from tests.integration.deployment import Deployment
+from tests.waiting import PATIENCE, wait_until
 
 from .conftest import Command
 

@@ -101,7 +101,7 @@ async def test_a_setting_that_is_refused_is_told_without_the_password(
 
 
 @pytest.mark.process
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", ["refused", "refused without a user", "nobody there", "no Sentinel", "no SASL"])
 async def test_a_login_that_fails_is_told_without_the_password(
     shop: str, places: None, guarded_redis: ServerProcess, way: str
@@ -146,7 +146,7 @@ async def output_of(command: list[str], environment: dict[str, str], said: str) 
     listening = asyncio.create_task(listen())
     try:
         done = lambda: listening.done() or said in b"".join(lines).decode()  # noqa: E731
-        await wait_until(done, timeout_s=60, description=f"{command} says {said}")
+        await wait_until(done, description=f"{command} says {said}")
         await asyncio.wait([listening], timeout=MORE_S)
     finally:
         await end(process)

@@ -22,7 +22,7 @@ async def start_of(perdure: Command) -> None:
     async def answers() -> bool:
         return (await perdure("call", "Shop/ping", "--timeout", "10s")).exit_code == 0
 
-    await wait_until(answers, timeout_s=30)
+    await wait_until(answers)
 
 
 async def test_calls_print_results_and_failures(worker: asyncio.subprocess.Process, perdure: Command) -> None:
