@@ -15,7 +15,7 @@ from tests.integration.conftest import quick_settings
 from tests.servers.lane import Servers
 
 from .catalogue import scenarios_of
-from .deployed import POINTS, Deployed, Point, deploy
+from .deployed import CHOSEN_POINTS, Deployed, Point, deploy
 from .report import Result, write_results
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ def _point(item: pytest.Item) -> str:
     return str(item.callspec.params["deployed"])  # type: ignore[attr-defined] # those with the fixture have it
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=POINTS, ids=str, name="deployed")
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=CHOSEN_POINTS, ids=str, name="deployed")
 async def _deployed(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Deployed]:
     """The deployment of one point of the matrix, shared by its scenarios."""
     point: Point = request.param

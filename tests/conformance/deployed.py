@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -48,6 +49,10 @@ class Point(NamedTuple):
 
 
 POINTS = [Point(always_replay, workers) for workers in (1, 3) for always_replay in (False, True)]
+
+# Names of points, to run less than the whole matrix; whoever names none wants all.
+_CHOSEN = os.environ.get("PERDURE_TEST_POINTS", "").split()
+CHOSEN_POINTS = [point for point in POINTS if not _CHOSEN or str(point) in _CHOSEN]
 
 
 class Deployed:
