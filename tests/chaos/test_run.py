@@ -31,7 +31,7 @@ SHORT = Scale(
     rate=6,
     retention_s=25,
 )
-FULL = Scale(seed=SEED, duration_s=1, kinds=kinds_of(embedded=False), round_s=50, gap_s=2.4, retention_s=75)
+FULL = Scale(seed=SEED, duration_s=1, kinds=kinds_of(embedded=False), round_s=50, gap_s=2.4, retention_s=120)
 
 
 @pytest.mark.touches_servers
