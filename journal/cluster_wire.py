@@ -77,6 +77,11 @@ class ClusterWire:
         self._watched.append((clusters, wires))
         return wires
 
+    @property
+    def one_node(self) -> bool:
+        """See `Wiring`."""
+        return False
+
     def of(self, key: str) -> Wire:
         """The wire for a key that belongs to no slot of a namespace."""
         return self._wire_for(cluster_slot(key.encode()))

@@ -66,6 +66,10 @@ class Wiring(Protocol):
     def losses(self) -> int:
         """How many connections were lost."""
 
+    @property
+    def one_node(self) -> bool:
+        """Whether all slots are on one server that lets a script touch several of them."""
+
     def by_slot(self, keys: Keys) -> Sequence[Wire]:
         """The connection for each slot of a namespace; what the list holds may change."""
 
@@ -107,15 +111,6 @@ class RedisScripts:
             return self._wires[keys.slot].call((*self._head(name, keys), *arguments), convert)
         except StoreError as error:
             # Where callbacks take the answer they take the refusal, too.
-            return answered(error=error)
-
-    def _script_once(
-        self, name: str, keys: InvocationKeys, arguments: tuple[Argument, ...], convert: Callable[[Any], T]
-    ) -> asyncio.Future[T | None]:
-        """As `_script`; not carried out where the connection is lost before."""
-        try:
-            return self._wires[keys.slot].call_once((*self._head(name, keys), *arguments), convert)
-        except StoreError as error:
             return answered(error=error)
 
     def _head(self, name: str, keys: InvocationKeys) -> tuple[Argument, ...]:

@@ -1,7 +1,8 @@
 """The store on Redis: one typed wrapper for each Lua script, and the reads.
 
 Nothing is decided here: scripts decide (`scripts/*.lua`), `replies` turns answers into values, `wire` carries them.
-What an attempt does is here, what comes from outside in `redis_outside`, reading in `redis_reads`.
+What an attempt does is here, what comes from outside in `redis_outside`, reading in `redis_reads`, acknowledging in
+`redis_acknowledging`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from perdure.schemas.limits import WAITERS_MAX, shorten
 from .keys import Keys
 from .link import Argument, pack
 from .promised import promised_by
+from .redis_acknowledging import RedisAcknowledging
 from .redis_outside import RedisOutside
 from .redis_reads import RedisReads
 from .redis_scripts import (
@@ -31,11 +33,10 @@ from .redis_scripts import (
     SWEEP_MEMBERS_MAX,
     Wiring,
     all_of,
-    answered,
     kept_for,
 )
-from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_resume, as_swept, positioned
-from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, ResumeDue, Swept
+from .replies import as_admitted, as_appended, as_claim, as_concluded, as_departure, as_swept, positioned
+from .store import ALWAYS_MS, Admission, Admitted, Appended, Claim, Concluded, Follow, Lease, Swept
 from .wire import same
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ _STEP = b"*14\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\n%d\r\n$1\r\n0\r\n$3\r\nrun\r\
 """The append of one step, from its lease's part on: after, seq, whether failures start anew, no timers, the entry."""
 
 
-class RedisStore(RedisOutside, RedisReads):
+class RedisStore(RedisAcknowledging, RedisOutside, RedisReads):
     """`Store` on Redis or Valkey: one server, or a cluster. The wiring is entered and left by the caller."""
 
     def __init__(self, wiring: Wiring, keys: Keys) -> None:
@@ -285,29 +286,6 @@ class RedisStore(RedisOutside, RedisReads):
             SWEEP_BYTES_MAX,
         )
         return self._wires[slot].call((*head, *bounds), as_swept)
-
-    def acknowledge(
-        self,
-        invocation_id: InvocationId,
-        *,
-        reply: bool = False,
-        sent: Sequence[int] = (),
-        cascade: bool = False,
-        as_of: int | None = None,
-    ) -> Awaitable[ResumeDue | None]:
-        """See `Store.acknowledge`."""
-        keys = self._keys.of(invocation_id)
-        members = [f"send:{invocation_id}:{position}" for position in sent]
-        if reply:
-            members.append(f"reply:{invocation_id}")
-        if cascade:
-            members.append(f"cascade:{invocation_id}")
-        arguments: tuple[Argument, ...] = (invocation_id, self._keys.prefix(keys.slot), *members)
-        if as_of is None:
-            return self._script("acknowledge", keys, arguments, as_resume)
-        if as_of != self.losses:
-            return answered()
-        return self._script_once("acknowledge", keys, arguments, as_resume)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int, alone: bool = False) -> Sequence[int | None]:
         """See `Store.renew`."""

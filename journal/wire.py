@@ -149,6 +149,11 @@ class Wire:
             return 0.0
         return self._loop.time() - self._pending[0].sent_at
 
+    @property
+    def one_node(self) -> bool:
+        """See `Wiring`: a node of a cluster is `ClusterWire`'s."""
+        return True
+
     async def wait_connected(self) -> None:
         """Return once there is a connection."""
         await self._connected.wait()

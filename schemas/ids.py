@@ -31,7 +31,7 @@ def _from_digest(place: int, digest: bytes) -> InvocationId:
 
 def _digest(*parts: str) -> bytes:
     # A length before each part keeps ("ab", "c") and ("a", "bc") apart.
-    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    joined = "".join([f"{len(part)}:{part}" for part in parts])
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -43,16 +43,24 @@ class Asked(NamedTuple):
     delay_ms: int = 0
 
 
+def named_callee(service: str, handler: str, key: str | None) -> Callee:
+    """Return who is called by names that somebody wrote; those of a handler were looked at when it was defined.
+
+    Raises:
+        UsageError: A name is not one.
+    """
+    if _SERVICE.fullmatch(_unicode("A service's name", service).decode()) is None:
+        raise UsageError(f"{service!r:.200} is not the name of a service, as it was given to Service(...).")
+    return Callee(service, checked_name("A handler", handler), key)
+
+
 def checked_headers(callee: Callee, argument: bytes, asked: Asked) -> Headers:
     """Return the headers of a call that is within its bounds.
 
     Raises:
-        UsageError: A name, a key or a header is not one, or there are too many.
+        UsageError: A key or a header is not one, or there are too many.
         SerdeError: The argument is too large.
     """
-    if _SERVICE.fullmatch(_unicode("A service's name", callee.service).decode()) is None:
-        raise UsageError(f"{callee.service!r:.200} is not the name of a service, as it was given to Service(...).")
-    checked_name("A handler", callee.handler)
     if callee.key is not None:
         _check_text(f"A key, here for {callee.name},", callee.key, characters_max=KEY_LENGTH_MAX)
     if asked.idempotency_key is not None:
@@ -61,7 +69,9 @@ def checked_headers(callee: Callee, argument: bytes, asked: Asked) -> Headers:
         raise SerdeError(
             f"The argument of {callee.name} has {len(argument)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed."
         )
-    headers = asked.headers or {}
+    headers = asked.headers
+    if not headers:
+        return ()
     if len(headers) > HEADERS_MAX:
         raise UsageError(f"A call has at most {HEADERS_MAX} headers, not {len(headers)}.")
     made = tuple((_unicode("A header's name", name).decode(), _unicode("A header", headers[name])) for name in headers)

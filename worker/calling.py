@@ -14,7 +14,7 @@ from perdure.schemas.errors import DefinitionError, UsageError
 from perdure.schemas.limits import shorten
 
 from .attempt_commands import Commands
-from .callees import Asked, Callee
+from .callees import Asked, Callee, named_callee
 from .futures import DurableCallFuture, DurableFuture
 from .handler import Handler, ServiceKind, handler_of
 from .serde import DEFAULT_SERDE, BytesSerde, DefaultSerde, Serde, encode_value, serde_or_json
@@ -174,7 +174,8 @@ class Calling:
         Raises:
             UsageError: Inside a step, or a name is not one.
         """
-        return self._commands.call(Callee(service, handler, key), bytes(arg), Asked(idempotency_key, headers), _BYTES)
+        callee = named_callee(service, handler, key)
+        return self._commands.call(callee, bytes(arg), Asked(idempotency_key, headers), _BYTES)
 
     def generic_send(
         self,
@@ -194,7 +195,7 @@ class Calling:
             UsageError: Inside a step, or a name is not one.
         """
         asked = _asked(send_delay, idempotency_key, headers)
-        return SendHandle(self._commands, self._commands.send(Callee(service, handler, key), bytes(arg), asked))
+        return SendHandle(self._commands, self._commands.send(named_callee(service, handler, key), bytes(arg), asked))
 
     @overload
     def attach_invocation(self, invocation_id: str, serde: Serde[T], type_hint: Any = ...) -> DurableFuture[T]: ...

@@ -28,6 +28,9 @@ ONE = Success(b"1")
 class Recorder:
     """In the place of a `Wire`: keeps what it is told and answers nothing."""
 
+    losses = 0
+    one_node = False
+
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
