@@ -41,7 +41,7 @@ from .kafka_closing import (
     within,
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
-from .kafka_connection import UnreadableRecordsError, connection, failure, too_large
+from .kafka_connection import UnreadableRecordsError, connection, failure, is_closed_by_the_loop, too_large
 from .kafka_offsets import OffsetQuestion
 from .kafka_replication import least_in_sync
 from .kafka_topic_ids import TopicsRequest, mark
@@ -136,9 +136,7 @@ class Consumer:
         except (kafka_errors.CorruptRecordException, kafka_errors.UnsupportedCodecError) as error:
             raise UnreadableRecordsError.of(error) from error
         except kafka_errors.KafkaError as error:
-            raise BrokerError(
-                f"Kafka's records cannot be read: {error!r}. Look at the topics' access rules."
-            ) from error
+            raise BrokerError(f"Records cannot be read: {error!r}. Look at the topics' access rules.") from error
         except kafka_errors.ConsumerStoppedError as error:
             raise BrokerError("The Kafka consumer was closed meanwhile: read from its successor.") from error
         except _UNDECODABLE as error:
@@ -396,5 +394,7 @@ async def _translated(action: str, timeout_ms: int) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             yield
-    except (kafka_errors.KafkaError, OSError) as error:
+    except (RuntimeError, OSError) as error:
+        if not (isinstance(error, kafka_errors.KafkaError | OSError) or is_closed_by_the_loop(error)):
+            raise
         raise failure(action, timeout_ms, error) from error

@@ -46,11 +46,13 @@ def client_of(consumer: Any) -> Any:
 def consumer_ended(client: Any, *, joining: bool) -> str | None:
     """Say why nothing will ever come of a started consumer, if so.
 
-    Its coordination or fetching died of an error that aiokafka did not expect. Or one that it did expect waits to be
-    taken by a `getmany`, which nobody calls while the group is joined: it may be forbidden.
+    Its coordination, its fetching or its looking out for topics died of an error that aiokafka did not expect. Or one
+    that it did expect waits to be taken by a `getmany`, which nobody calls while the group is joined: it may be
+    forbidden.
     """
     coordinator = client._coordinator
-    if any(task.done() for task in (coordinator._coordination_task, client._fetcher._fetch_task)):
+    working = (coordinator._coordination_task, client._fetcher._fetch_task)
+    if any(task.done() for task in working) or _blind(client._client):
         return "aiokafka's consumer died"
     if joining and coordinator._error_consumed_fut is not None:
         why = f"{coordinator._pending_exception!r}"
@@ -88,8 +90,14 @@ async def fetch_commits(client: Any, partitions: list[Any]) -> dict[Any, Any]:
 
 
 def producer_ended(client: Any) -> bool:
-    """Whether a started producer's sending died; every later send fails then."""
-    return bool(client._sender.sender_task.done())
+    """Whether a started producer's sending died, so that every later send fails, or its looking out for topics."""
+    return bool(client._sender.sender_task.done()) or _blind(client.client)
+
+
+def _blind(client: Any) -> bool:
+    # Without it nothing is heard of new leaders, partitions and topics, and who waits for that waits for ever.
+    task = client._sync_task
+    return task is not None and bool(task.done())
 
 
 async def drop_consumer(client: Any) -> None:

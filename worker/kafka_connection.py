@@ -59,6 +59,14 @@ def too_large(outgoing: Sequence[Outgoing], config: KafkaConfig) -> str:
     )
 
 
+def is_closed_by_the_loop(error: RuntimeError) -> bool:
+    """Whether uvloop says so that a connection has ended, which it tells its reader in the next turn.
+
+    aiokafka expects an `OSError` of what it writes to, and lets this one out of whichever task was writing.
+    """
+    return "the handler is closed" in str(error)
+
+
 def failure(action: str, timeout_ms: int, error: Exception) -> BrokerError:
     """What to raise where `error` ended a call that is bounded in time."""
     if isinstance(error, TimeoutError):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Sequence
 
 import pytest
+from aiokafka.client import ConnectionGroup
 
 from perdure.schemas.errors import BrokerError, RecordTooLargeError
 from perdure.worker.broker import Outgoing, Partition
+from perdure.worker.event_loop import run_to_end
 from perdure.worker.kafka import Admin, Consumer
 from perdure.worker.kafka_admin import create_topics, describe_cluster
+from tests.waiting import wait_until
 
 from .kafka_clients import broker_for, numbers, poll_until, quick_config, topic_plan, values
+
+COORDINATION = ConnectionGroup.COORDINATION
 
 
 async def test_records_arrive_byte_for_byte(bootstrap_servers: str, namespace: str) -> None:
@@ -130,3 +139,41 @@ async def test_no_kafka_at_the_address(namespace: str) -> None:
     with pytest.raises(BrokerError, match=r"Could not reach Kafka.*127\.0\.0\.1"):
         await admin.start()
     await admin.close()
+
+
+def test_a_connection_that_the_loop_has_closed_is_an_outage_like_any_other(
+    bootstrap_servers: str, namespace: str
+) -> None:
+    """Uvloop raises a RuntimeError where asyncio would only warn; the next commit goes over another connection.
+
+    Chaos with seed 4000 ended a worker so: a write had failed, and a commit came before aiokafka had heard of that.
+    """
+
+    async def commit_over_closed_ones() -> None:
+        plan = topic_plan(f"{namespace}.S")
+        done = {Partition(plan.name, 0): 1}
+        async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
+            await broker.produce(values(plan.name, [0]))
+            await poll_until(broker, lambda got: len(got) >= 1)
+            await broker.commit(done)
+            assert broker._reader is not None
+            connections = broker._reader._consumer._client._client._conns
+            (writer,) = [at._writer for (_, group), at in connections.items() if group == COORDINATION]
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as half:
+                half.shutdown(socket.SHUT_WR)
+            writer.write(b"fails")
+            # In the very turn in which the loop has closed it: aiokafka hears of it in the next.
+            while "closed=True" not in repr(writer.transport):  # noqa: ASYNC110 - turns count
+                await asyncio.sleep(0)
+            with pytest.raises(BrokerError, match=r"Could not commit offsets: .*handler is closed"):
+                await broker.commit(done)
+
+            async def commits() -> bool:
+                with contextlib.suppress(BrokerError):
+                    await broker.commit(done)
+                    return True
+                return False
+
+            await wait_until(commits)
+
+    run_to_end(commit_over_closed_ones())

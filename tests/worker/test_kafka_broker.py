@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 
 import pytest
 
@@ -133,9 +134,17 @@ async def test_a_topic_that_appears_later(bootstrap_servers: str, namespace: str
         assert sorted(numbers(await poll_until(broker, lambda got: len(got) >= 20))) == list(range(20))
 
 
-@pytest.mark.parametrize("assignment", ["group", "manual"])
+@pytest.mark.parametrize(
+    ("assignment", "dies"),
+    [
+        ("group", "_fetcher._fetch_task"),
+        ("group", "_coordinator._coordination_task"),
+        ("group", "_client._sync_task"),
+        ("manual", "_fetcher._fetch_task"),
+    ],
+)
 async def test_a_consumer_that_died_is_replaced(
-    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture, assignment: str
+    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture, assignment: str, dies: str
 ) -> None:
     """A consumer whose tasks ended of an unexpected error commits, and makes way for one that starts there."""
     plan = topic_plan(f"{namespace}.S")
@@ -146,7 +155,7 @@ async def test_a_consumer_that_died_is_replaced(
         assert reader is not None
         await member.broker.produce(values(plan.name, [0]))
         await _step_until(member, lambda: 0 in numbers(member.seen))
-        reader._consumer._client._fetcher._fetch_task.cancel()
+        operator.attrgetter(dies)(reader._consumer._client).cancel()
         await wait_until(lambda: member.broker.health().consumer_restarts == 1 and member.broker.health().ok)
         await member.broker.produce(values(plan.name, [1]))
         await _step_until(member, lambda: 1 in numbers(member.seen))
@@ -154,13 +163,14 @@ async def test_a_consumer_that_died_is_replaced(
     assert "the listener failed" not in caplog.text
 
 
-async def test_a_producer_that_died_is_replaced(bootstrap_servers: str, namespace: str) -> None:
+@pytest.mark.parametrize("dies", ["_sender.sender_task", "client._sync_task"])
+async def test_a_producer_that_died_is_replaced(bootstrap_servers: str, namespace: str, dies: str) -> None:
     """A poisoned producer fails what it was given; the next one works (aiokafka's issue 1017)."""
     plan = topic_plan(f"{namespace}.S")
     async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
         await wait_until(lambda: broker.health().ok)
         assert broker._producer is not None
-        broker._producer._client._sender.sender_task.cancel()
+        operator.attrgetter(dies)(broker._producer._client).cancel()
         await wait_until(lambda: broker.health().producer_restarts == 1)
         await broker.produce(values(plan.name, [1]))
         assert numbers(await poll_until(broker, lambda got: len(got) >= 1)) == [1]
