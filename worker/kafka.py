@@ -41,7 +41,7 @@ from .kafka_closing import (
     within,
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
-from .kafka_connection import UnreadableRecordsError, connection, failure, is_closed_by_the_loop, too_large
+from .kafka_connection import UnreadableRecordsError, connection, failure, is_closed_by_the_loop, too_large, unread
 from .kafka_offsets import OffsetQuestion
 from .kafka_replication import least_in_sync
 from .kafka_topic_ids import TopicsRequest, mark
@@ -140,7 +140,7 @@ class Consumer:
         except kafka_errors.ConsumerStoppedError as error:
             raise BrokerError("The Kafka consumer was closed meanwhile: read from its successor.") from error
         except _UNDECODABLE as error:
-            raise UnreadableRecordsError.of(error) from error
+            raise unread(error) from error
         return [_record(Partition(*tp), r) for tp, records in fetched.items() for r in records]
 
     async def salvage(self, partition: Partition, *, records_max: int) -> list[Record]:

@@ -72,3 +72,10 @@ def failure(action: str, timeout_ms: int, error: Exception) -> BrokerError:
     if isinstance(error, TimeoutError):
         return BrokerError(f"Could not {action} within {timeout_ms} ms. Look at the brokers' health.")
     return BrokerError(f"Could not {action}: {error!r}. Look at the brokers' health and access rules.")
+
+
+def unread(error: Exception) -> BrokerError:
+    """What to raise where `error` came of reading, and aiokafka has no name for it."""
+    if isinstance(error, RuntimeError) and is_closed_by_the_loop(error):
+        return BrokerError(f"Kafka's records cannot be read: {error!r}. The consumer is replaced.")
+    return UnreadableRecordsError.of(error)

@@ -13,6 +13,7 @@ from perdure.worker import kafka_topic_ids
 from perdure.worker.clock import SystemClock
 from perdure.worker.kafka_admin import create_topics
 from perdure.worker.kafka_broker import KafkaBroker
+from perdure.worker.kafka_connection import UnreadableRecordsError
 from perdure.worker.server_process import ServerProcess
 from tests.servers import lane
 from tests.waiting import PATIENCE_S, wait_until
@@ -161,6 +162,33 @@ async def test_a_consumer_that_died_is_replaced(
         await _step_until(member, lambda: 1 in numbers(member.seen))
     assert numbers(member.seen) == [0, 1]
     assert "the listener failed" not in caplog.text
+
+
+async def test_a_consumer_whose_connection_the_loop_closed_is_replaced(
+    bootstrap_servers: str, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its coordination died of uvloop's RuntimeError: nobody is told of records that cannot be decoded."""
+
+    async def closed() -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    plan = topic_plan(f"{namespace}.S")
+    member = Member(quick_config(bootstrap_servers, namespace, assignment="group"), plan)
+    async with member.broker:
+        await wait_until(lambda: member.broker.health().ok)
+        assert member.broker._reader is not None
+        consumer = member.broker._reader._consumer
+        coordinator = consumer._client._coordinator
+        died = asyncio.create_task(closed())
+        await asyncio.wait([died])
+        coordinator._coordination_task.cancel()
+        coordinator._coordination_task = died
+        # Without a turn of the loop in between, in which it could be replaced.
+        with pytest.raises(BrokerError, match="handler is closed") as refused:
+            await consumer.take(records_max=1)
+        assert not isinstance(refused.value, UnreadableRecordsError)
+        await wait_until(lambda: member.broker.health().consumer_restarts == 1 and member.broker.health().ok)
+    assert "decoded" not in caplog.text
 
 
 @pytest.mark.parametrize("dies", ["_sender.sender_task", "client._sync_task"])
