@@ -100,7 +100,7 @@ async def test_delays_of_sends_to_one_object_pass_side_by_side(deployed: Deploye
         return await deployed.call(counter.get, key=key) == 10
 
     # One after the other they would take 15 seconds.
-    await wait_until(all_added, description="ten delayed additions were made")
+    await wait_until(all_added, timeout_s=12, description="ten delayed additions were made")
 
 
 @verifies("Ingress", "headersPassThrough")

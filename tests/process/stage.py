@@ -35,6 +35,9 @@ INVOCATIONS_MAX = 10_000
 SLOTS = 8
 PARTITIONS = 4
 
+# A lease that no test waits for: what goes on elsewhere was handed over. A stalled machine loses none of them, either.
+LONG_LEASE_S = "300"
+
 # What is not ended or waiting for an operator; all of it must be gone at the end of a test.
 UNFINISHED = tuple(status for status in STATUSES if status not in ("completed", "paused"))
 

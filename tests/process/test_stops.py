@@ -8,18 +8,15 @@ from perdure.schemas.entries import AttemptFailed, Run, Sleep
 from tests.servers.lane import LANE
 
 from .application import Act
-from .stage import Stage
-
-# A lease that no test waits for: what goes on elsewhere was handed over. A stalled machine loses none of them, either.
-LONG_S = "90"
+from .stage import LONG_LEASE_S, Stage
 
 
 async def test_running_step_ends_within_the_grace(stage: Stage) -> None:
     """A step that is being executed at SIGTERM ends, and its result is recorded by the worker that stops."""
-    stopping = await stage.start_ready(lease_s=LONG_S)
+    stopping = await stage.start_ready(lease_s=LONG_LEASE_S)
     await stage.send("r", Act("step", 1_500))
     await stage.executing("r", "0-step")
-    assert await stage.start(lease_s=LONG_S)
+    assert await stage.start(lease_s=LONG_LEASE_S)
     assert await stopping.terminate() == 0
     await stage.finished()
     assert len(await stage.executed("r")) == 1
@@ -29,7 +26,7 @@ async def test_running_step_ends_within_the_grace(stage: Stage) -> None:
 
 async def test_waiting_invocation_goes_to_another_worker_at_once(stage: Stage) -> None:
     """What only sleeps is released at SIGTERM, and goes on elsewhere long before the lease would end."""
-    await stage.start_two(lease_s=LONG_S, grace_s="30")
+    await stage.start_two(lease_s=LONG_LEASE_S, grace_s="30")
     await stage.send("sleeper", Act("step"), Act("sleep", 6_000), Act("step"))
     await stage.until(lambda story: story.of_type(Sleep), tag="sleeper")
     stopping = await stage.worker_of("sleeper", "0-step")
@@ -42,7 +39,7 @@ async def test_waiting_invocation_goes_to_another_worker_at_once(stage: Stage) -
 
 async def test_what_outlasts_the_grace_is_handed_over(stage: Stage) -> None:
     """A step that is still being executed after the grace is cancelled, and executed again elsewhere at once."""
-    await stage.start_two(lease_s=LONG_S, grace_s="0.5")
+    await stage.start_two(lease_s=LONG_LEASE_S, grace_s="0.5")
     await stage.send("long", Act("step"), Act("step", 4_000))
     await stage.executing("long", "1-step")
     stopping = await stage.worker_of("long", "1-step")
@@ -61,7 +58,7 @@ async def test_step_that_cannot_be_ended_does_not_keep_the_process(stage: Stage)
     await stage.send("stubborn", Act("stubborn", 120_000))
     await stage.executing("thread", "0-thread")
     await stage.executing("stubborn", "0-stubborn")
-    await stopping.terminate()
+    await stopping.terminate(timeout_s=14)
 
 
 async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: Stage) -> None:
@@ -78,15 +75,15 @@ async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: S
 
     async def churn() -> None:
         for _ in range(3):
-            worker = await stage.start_ready(lease_s=LONG_S)
+            worker = await stage.start_ready(lease_s=LONG_LEASE_S)
             await asyncio.sleep(stage.chance.uniform(0, 0.5))
             assert await worker.terminate() == 0
         done.set()
 
     async def relay() -> None:
-        worker = await stage.start_ready(lease_s=LONG_S)
+        worker = await stage.start_ready(lease_s=LONG_LEASE_S)
         for _ in range(5):
-            follower = await stage.start_ready(lease_s=LONG_S)
+            follower = await stage.start_ready(lease_s=LONG_LEASE_S)
             await asyncio.sleep(stage.chance.uniform(0, 0.5))
             assert await worker.terminate() == 0
             worker = follower
@@ -97,7 +94,7 @@ async def test_workers_that_come_and_go_lose_nothing_while_records_flow(stage: S
         await asyncio.gather(produce(), relay())
     else:
         await asyncio.gather(produce(), churn(), churn())
-        await stage.start(lease_s=LONG_S)
+        await stage.start(lease_s=LONG_LEASE_S)
     await stage.finished()
     await stage.check()
     await stage.check_no_failures()

@@ -9,11 +9,8 @@ from perdure.schemas.entries import Run
 from tests.waiting import wait_until
 
 from .application import Act
-from .stage import Stage
+from .stage import LONG_LEASE_S, Stage
 from .worker_process import READY, WorkerProcess
-
-# So long that no test could wait for it.
-LEASE = {"lease_s": "60"}
 
 
 def exists(pid: int) -> bool:
@@ -32,7 +29,7 @@ async def both_ready(supervisor: WorkerProcess) -> None:
 
 async def test_death_of_a_child_is_told_at_once(stage: Stage) -> None:
     """What a killed child ran goes on in the other one without waiting for its lease, and the child is replaced."""
-    supervisor = await stage.start("--processes", "2", **LEASE)
+    supervisor = await stage.start("--processes", "2", lease_s=LONG_LEASE_S)
     await both_ready(supervisor)
     await stage.send("r", Act("step"), Act("step", 1_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="r")
@@ -46,14 +43,14 @@ async def test_death_of_a_child_is_told_at_once(stage: Stage) -> None:
 
 async def test_no_child_outlives_a_killed_supervisor(stage: Stage) -> None:
     """SIGKILL of the supervisor ends its children in order, which hand over what they have."""
-    supervisor = await stage.start("--processes", "2", **LEASE)
+    supervisor = await stage.start("--processes", "2", lease_s=LONG_LEASE_S)
     await both_ready(supervisor)
     await stage.send("r", Act("step"), Act("sleep", 3_000), Act("step"))
     await stage.until(lambda story: len(story.of_type(Run)) == 1, tag="r")
     children = children_of(supervisor.pid)
     await supervisor.kill()
     await wait_until(lambda: not any(exists(pid) for pid in children), description="the children have ended")
-    await stage.start(**LEASE)
+    await stage.start(lease_s=LONG_LEASE_S)
     await stage.finished()
     await stage.check()
     await stage.check_no_failures()
@@ -61,7 +58,7 @@ async def test_no_child_outlives_a_killed_supervisor(stage: Stage) -> None:
 
 async def test_supervisor_and_children_end_in_order(stage: Stage) -> None:
     """SIGTERM to the supervisor: running steps end, and all processes are gone when it exits with 0."""
-    supervisor = await stage.start("--processes", "2", **LEASE)
+    supervisor = await stage.start("--processes", "2", lease_s=LONG_LEASE_S)
     await both_ready(supervisor)
     for number in range(6):
         await stage.send(f"r{number}", Act("step", 800))
@@ -71,7 +68,7 @@ async def test_supervisor_and_children_end_in_order(stage: Stage) -> None:
     assert await supervisor.terminate() == 0
     assert not any(exists(pid) for pid in children)
     # For the offsets: on Redis without WAITAOF they are committed two seconds late.
-    await stage.start(**LEASE)
+    await stage.start(lease_s=LONG_LEASE_S)
     await stage.finished()
     await stage.check()
     await stage.check_no_failures()

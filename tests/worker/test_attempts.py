@@ -188,7 +188,7 @@ async def test_a_stop_lets_go_of_what_waits_at_once(plain_stage: Stage) -> None:
         crew.start("wait")
         busy = crew.start("busy")
         await wait_until(lambda: crew.effects["busy 1"])
-        draining = asyncio.create_task(crew.attempts.drain(grace_ms=60_000))
+        draining = asyncio.create_task(crew.attempts.drain(grace_ms=600_000))
         await wait_until(lambda: len(crew.ends) == 1)
         assert crew.attempts.leases() == [busy.lease]
         crew.gate.set()
@@ -201,7 +201,7 @@ async def test_a_stop_waits_for_what_is_about_to_begin(plain_stage: Stage) -> No
     """What the store was asked to admit would be left with its lease."""
     asked = ["admission"]
     async with at_work(plain_stage) as crew:
-        draining = asyncio.create_task(crew.attempts.drain(grace_ms=60_000, more=lambda: asked))
+        draining = asyncio.create_task(crew.attempts.drain(grace_ms=600_000, more=lambda: asked))
         await asyncio.sleep(0)
         crew.start("wait")
         asked.clear()

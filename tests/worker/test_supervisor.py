@@ -106,7 +106,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Start]:
     """Return what starts a fleet; nothing is left of it afterwards."""
     fleets: list[Fleet] = []
 
-    def start(program: str | Callable[[str], str], *, processes: int = 2, grace_s: float = 20.0) -> Fleet:
+    def start(program: str | Callable[[str], str], *, processes: int = 2, grace_s: float = 600.0) -> Fleet:
         programs = program if callable(program) else lambda name: program
         fleets.append(Fleet(programs, tmp_path, processes=processes, grace_s=grace_s))
         return fleets[-1]
