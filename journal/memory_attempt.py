@@ -6,8 +6,9 @@ anything. Time is handed in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from perdure.schemas.codec import encode
 from perdure.schemas.entries import AttemptStarted, Entry, Output, Sleep
 from perdure.schemas.errors import FencedError, GapError
 from perdure.schemas.limits import ENTRIES_PER_APPEND_MAX
@@ -16,10 +17,17 @@ from .memory_ending import finish
 from .memory_objects import handed, state_of, take_effect
 from .memory_promises import promises_are
 from .memory_slot import Record, Slot
-from .store import Appended, Claim, Concluded, Follow, Lease
+from .store import Appended, Caller, Claim, Concluded, Due, Follow, Lease
+from .transitions import Answered
 
 FOLLOW_ENTRIES_MAX = 100
 """A longer journal is not handed over with the object, but claimed by itself; as in `scripts/complete.lua`."""
+
+TOLD_MAX = 100
+"""Callers that are told by the transition that completes what they called; as in `scripts/tell.lua`."""
+
+TOLD_BYTES_MAX = 4_000_000
+"""Bytes of outcomes that they are told, about; likewise."""
 
 
 def claim(slot: Slot, lease: Lease, *, now_ms: int, lease_ms: int, at_ms: int) -> Claim | None:
@@ -80,8 +88,9 @@ def complete(
     timers: Sequence[int],
     follow: Follow | None,
     now_ms: int,
+    tell: Callable[[Caller, Output, str], Answered] | None,
 ) -> Concluded:
-    """See `Store.complete`."""
+    """See `Store.complete`; `tell` brings the outcome to a caller, for the worker of that id."""
     output = entries[-1]
     assert isinstance(output, Output), "the last entry of an invocation is its output"
     invocation_id = lease.invocation_id
@@ -89,10 +98,14 @@ def complete(
     if not _is_new(record, after=after, seq=seq, gapless=True):
         token = "" if follow is None else follow.token
         following = handed(slot, record.object, invocation_id, token) if record.mode == "exclusive" else None
-        told = Concluded(list(record.reply_to), record.told, following, record.length)
+        told = Concluded(list(record.reply_to), record.told, following, record.length, due=[])
         return _followed(slot, lease, told, follow, now_ms)
     _write(slot, record, lease, entries, seq=seq, now_ms=now_ms)
     slot.due.drop(*(f"sleep:{invocation_id}:{index}" for index in timers))
+    callers = record.told
+    due: list[Due] = []
+    if tell is not None:
+        callers, due = _tell_all(callers, output, lambda caller: tell(caller, output, lease.worker))
     told = finish(
         slot,
         invocation_id,
@@ -101,8 +114,27 @@ def complete(
         now_ms=now_ms,
         retention_ms=retention_ms,
         journal_retention_ms=journal_retention_ms,
+        callers=callers,
     )
-    return _followed(slot, lease, told, follow, now_ms)
+    return _followed(slot, lease, told._replace(due=due), follow, now_ms)
+
+
+def _tell_all(
+    callers: Sequence[Caller], output: Output, tell: Callable[[Caller], Answered]
+) -> tuple[list[Caller], list[Due]]:
+    """Those that have to be told in another way, and what is to be done now."""
+    size = len(encode(output)[1])
+    left: list[Caller] = []
+    due: list[Due] = []
+    for count, caller in enumerate(callers):
+        if count >= TOLD_MAX or count * size > TOLD_BYTES_MAX:
+            left.append(caller)
+            continue
+        results, actions = tell(caller)
+        due += actions
+        if results == ["gap"]:
+            left.append(caller)
+    return left, due
 
 
 def _followed(slot: Slot, lease: Lease, told: Concluded, follow: Follow | None, now_ms: int) -> Concluded:

@@ -11,7 +11,7 @@ from perdure.schemas.ids import InvocationId
 
 from .memory_objects import release
 from .memory_slot import KEPT_WITHOUT_END_MS, REPLY_LEASE_MS, Record, Slot
-from .store import Concluded, ResumeDue
+from .store import Caller, Concluded, ResumeDue
 
 
 def finish(
@@ -24,6 +24,7 @@ def finish(
     retention_ms: int,
     journal_retention_ms: int,
     holds: bool = False,
+    callers: Sequence[Caller] | None = None,
 ) -> Concluded:
     """Record the outcome, whose entry is written already; tell those who wait, hand the object on.
 
@@ -36,14 +37,16 @@ def finish(
         retention_ms: How long the outcome is kept after the last acknowledgement.
         journal_retention_ms: How long the journal is.
         holds: It keeps its object, until its callees are killed.
+        callers: Who has yet to be told; `None`: all that called it.
     """
+    callers = record.told if callers is None else callers
     body = encode(output)[1]
     record.output, record.output_body, record.completed_at_ms = output, body, now_ms
     slot.due.drop(*(f"{kind}:{invocation_id}" for kind in ("lease", "ready", "retry", "wake", "start")))
-    if record.reply_to or record.callers or (record.outgoing or 0) > 0:
+    if record.reply_to or callers or (record.outgoing or 0) > 0:
         # Kept without an end until all that it owes is acknowledged: an outage of Kafka must not outlast it.
         record.retention_ms, record.journal_retention_ms = retention_ms, journal_retention_ms
-        if record.reply_to or record.callers:
+        if record.reply_to or callers:
             slot.due.put(f"reply:{invocation_id}", now_ms + REPLY_LEASE_MS)
         slot.move(invocation_id, record, "completed", KEPT_WITHOUT_END_MS)
     else:
@@ -59,7 +62,7 @@ def finish(
         slot.tell_outcome(channel, invocation_id, body)
     releases = record.mode == "exclusive" and not holds
     following = release(slot, record.object, invocation_id, now_ms) if releases else None
-    return Concluded(list(record.reply_to), record.told, following, record.length)
+    return Concluded(list(record.reply_to), callers, following, record.length)
 
 
 def acknowledge(

@@ -34,6 +34,7 @@ class MemoryNamespace:
         slots: How many slots the namespace has.
         namespace: Begins the names of channels.
         publish: Told each message to a channel: hints and outcomes.
+        one_node: Whether a transition may touch several slots, as on one server; on a cluster none does.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class MemoryNamespace:
         *,
         namespace: str = "memory",
         publish: Callable[[str, bytes], None] | None = None,
+        one_node: bool = True,
     ) -> None:
+        self._one_node = one_node
         self._clock = clock
         self._keys = Keys(namespace, slots=slots)
         self._slots = [Slot(publish or _to_nobody) for _ in range(slots)]

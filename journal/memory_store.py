@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from perdure.schemas.entries import Entry
+from perdure.schemas.entries import Completion, Entry, Output
 from perdure.schemas.ids import InvocationId
 
 from . import memory_attempt as attempt
-from .memory_delivery import join, joinable, keep
+from .memory_delivery import answer, join, joinable, keep
 from .memory_ending import acknowledge
 from .memory_namespace import settled
 from .memory_objects import enter, state_of
@@ -27,6 +27,7 @@ from .store import (
     Admission,
     Admitted,
     Appended,
+    Caller,
     Claim,
     Claimed,
     Concluded,
@@ -39,6 +40,7 @@ from .store import (
     Scheduled,
     Swept,
 )
+from .transitions import Answered
 
 
 class MemoryStore(MemoryOutside, MemoryReads):
@@ -91,8 +93,15 @@ class MemoryStore(MemoryOutside, MemoryReads):
                 timers=timers,
                 follow=follow,
                 now_ms=now_ms,
+                tell=self._tell if self._one_node else None,
             )
         )
+
+    def _tell(self, caller: Caller, output: Output, here: str) -> Answered:
+        slot, now_ms = self._at(caller.invocation_id)
+        completion = Completion(caller.command_index, output.at_ms, output.outcome)
+        answers = [(caller.position, completion)]
+        return answer(slot, caller.invocation_id, answers, now_ms=now_ms, hints=self._hints, here=here)
 
     def suspend(
         self, lease: Lease, entries: Sequence[Entry], *, after: int, seq: int, wake_in_ms: int | None

@@ -61,6 +61,7 @@ class RedisStore(RedisAcknowledging, RedisOutside, RedisReads):
     def __init__(self, wiring: Wiring, keys: Keys) -> None:
         super().__init__(wiring, keys)
         self._append = self._shas["append"]
+        self._told_slots = self._keys.slots if wiring.one_node else 0
         self._fences: dict[Lease, tuple[int, bytes]] = {}
 
     def admit(self, admission: Admission, *, lease_ms: int) -> asyncio.Future[Admitted]:
@@ -208,6 +209,7 @@ class RedisStore(RedisAcknowledging, RedisOutside, RedisReads):
             self._keys.state_beside(lease.invocation_id, lease.target) if effective else b"",
             *((b"", b"", b"") if follow is None else _follow(lease, follow)),
             said,
+            self._told_slots,
             len(timers),
             *(f"sleep:{lease.invocation_id}:{index}" for index in timers),
             *bodies,

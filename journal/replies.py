@@ -155,17 +155,17 @@ def as_resume(row: Sequence[bytes] | None) -> ResumeDue | None:
 
 def as_concluded(reply: Sequence[Any], worker: str = "", token: str = "") -> Concluded:
     """The answer of `complete`; `worker` claimed the next one with `token`, if it was claimed."""
-    topics, callers, row, length = reply[:4]
+    topics, callers, row, length, taken, actions = reply
     following, claim = as_resume(row), None
-    if following is not None and len(reply) > 4 and reply[4]:
-        lease = Lease(following.invocation_id, reply[4][0], token, worker)
+    if following is not None and taken is not None:
+        lease = Lease(following.invocation_id, taken[0], token, worker)
         try:
-            claimed = as_claim(reply[4], lease)
+            claimed = as_claim(taken, lease)
         except DecodeError:
             # The outcome stands all the same. Its lease ends, and whoever claims the damaged one then sets it aside.
             claimed = None
         claim = None if claimed is None else claimed[0]
-    return Concluded(topics.decode().split(), _callers(callers), following, length, claim)
+    return Concluded(topics.decode().split(), _callers(callers), following, length, claim, as_due(actions))
 
 
 def as_delivery(invocation_id: InvocationId, reply: Sequence[Any]) -> Delivery:
@@ -206,7 +206,7 @@ def _wakes(invocation_id: InvocationId, action: Sequence[bytes] | None) -> list[
 
 
 def as_due(actions: Any) -> list[Due]:
-    """Actions of `promise`."""
+    """What `promise` and `complete` say is to be done."""
     due: list[Due] = []
     for action in actions:
         match action:
@@ -216,7 +216,7 @@ def as_due(actions: Any) -> list[Due]:
                 due.append(HintDue(worker.decode(), InvocationId(invocation_id.decode())))
             case other:
                 raise StoreError(
-                    f"promise.lua answered {other!r}; the scripts and this version do not belong together."
+                    f"A script said that {other!r} is due; the scripts and this version do not belong together."
                 )
     return due
 

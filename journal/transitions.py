@@ -282,10 +282,11 @@ class Follow(NamedTuple):
 
 
 class Concluded(NamedTuple):
-    """Who wants to know the outcome that was recorded, and who has the object next, ready to be claimed.
+    """Who has to be told the outcome that was recorded, and who has the object next, ready to be claimed.
 
     `length` is the journal's: what was written with the outcome stands at its end. `claim` is there where the next one
-    was claimed with it, and goes before `following`.
+    was claimed with it, and goes before `following`. `due` is what callers have to do whose journals have the outcome
+    already, by the same transition.
     """
 
     topics: Sequence[str]
@@ -293,6 +294,7 @@ class Concluded(NamedTuple):
     following: ResumeDue | None
     length: int
     claim: Claim | None = None
+    due: Sequence[Due] = ()
 
 
 class Delivery(NamedTuple):

@@ -242,7 +242,8 @@ async def _complete(attempt: Attempt, outcome: Outcome, *events: Entry) -> Compl
         for at, entry in enumerate(entries, concluded.length - len(entries) + 1):
             if isinstance(entry, OUTGOING):
                 attempt.sent(at, entry)
-    return Completed(outcome, concluded.topics, concluded.callers, concluded.following, concluded.claim)
+    topics, callers, following, _, claim, due = concluded
+    return Completed(outcome, topics, callers, following, claim, due)
 
 
 async def _fail(attempt: Attempt, error: BaseException, command: str) -> AttemptEnd:

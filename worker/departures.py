@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.journal.store import Caller, Claim, ResumeDue
+from perdure.journal.store import Caller, Claim, Due, ResumeDue
 from perdure.schemas.entries import Outcome
 
 
@@ -49,7 +49,7 @@ class Completed(NamedTuple):
     """The outcome is recorded.
 
     `topics` want it as a reply and `callers` in their journals; `following` has the object now, by
-    `claim` where it was claimed with it.
+    `claim` where it was claimed with it. `due` is what callers have to do that know it already.
     """
 
     outcome: Outcome
@@ -57,6 +57,7 @@ class Completed(NamedTuple):
     callers: Sequence[Caller] = ()
     following: ResumeDue | None = None
     claim: Claim | None = None
+    due: Sequence[Due] = ()
 
 
 class Left(NamedTuple):

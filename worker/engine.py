@@ -377,9 +377,10 @@ class Engine:
     def _ended(self, attempt: Attempt, end: AttemptEnd) -> None:
         claim = attempt.claim
         match end:
-            case Completed(outcome, topics, callers, following, following_claim):
+            case Completed(outcome, topics, callers, following, following_claim, due):
                 if topics or callers:
                     self._replies.put(claim.lease.invocation_id, topics, callers, outcome)
+                self._due(due)
                 if following_claim is not None:
                     self._attempts.start(following_claim)
                 elif following is not None:

@@ -38,6 +38,7 @@ from .kafka_closing import (
     drop_producer,
     producer_ended,
     retrieve,
+    start_consumer,
     within,
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
@@ -87,7 +88,7 @@ class Consumer:
             BrokerError: Nothing answered.
         """
         async with _translated("connect a consumer to Kafka", self._config.request_timeout_ms):
-            await self._client.start()
+            await start_consumer(self._client, kafka_errors.for_code)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group for `topics`; `revoked` and `assigned` tell how that goes, from aiokafka's own task."""
@@ -174,9 +175,8 @@ class Consumer:
         if leader is None or leader < 0:
             raise kafka_errors.LeaderNotAvailableError(tp)
         wanted = [(tp.topic, [(tp.partition, position, size)])]
-        answer = await client.send(
-            leader, FetchRequest(self._config.fetch_max_wait_ms, 1, FETCH_BYTES_MAX, READ_COMMITTED, wanted)
-        )
+        request = FetchRequest(self._config.fetch_max_wait_ms, 1, FETCH_BYTES_MAX, READ_COMMITTED, wanted)
+        answer = await client.send(leader, request)
         ((_, [(_, code, _, *details)]),) = answer.topics
         if code != kafka_errors.NoError.errno:
             raise kafka_errors.for_code(code)(tp)

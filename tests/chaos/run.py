@@ -15,6 +15,7 @@ from pathlib import Path
 from perdure.journal.inspection import InvocationView, view_of
 from perdure.journal.redis_store import RedisStore
 from perdure.schemas.entries import Failure, Success
+from perdure.schemas.errors import BrokerError
 from perdure.schemas.ids import InvocationId
 from perdure.worker.client import Client
 from perdure.worker.clock import SystemClock
@@ -227,8 +228,12 @@ class Run:
 
     async def _lag(self) -> dict[str, int]:
         fed = dataclasses.replace(self._kafka, group_id=FEED_GROUP)
-        own = await lag(self._kafka, consumed_topics(self._settings.namespace, SERVICES))
-        return own | await lag(fed, [FEED_TOPIC])
+        try:
+            own = await lag(self._kafka, consumed_topics(self._settings.namespace, SERVICES))
+            return own | await lag(fed, [FEED_TOPIC])
+        except BrokerError as error:
+            # A broker that has just come back. Should it stay so, nothing moves, and that is a violation.
+            return {f"not known: {error}": 1}
 
     def _effects_of(self, collected: Collected) -> list[Effect]:
         """Those of a round, and of what nobody knows."""

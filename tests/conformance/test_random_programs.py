@@ -12,6 +12,7 @@ import pytest
 
 from perdure.journal import lua
 from perdure.journal.store import Caller
+from perdure.journal.wire import Wire
 from perdure.schemas.commands import Call, Send
 from perdure.schemas.entries import Outcome
 from perdure.schemas.ids import InvocationId, id_of_call
@@ -145,7 +146,8 @@ async def test_a_call_that_is_sent_twice_is_caught(
 async def test_an_outcome_that_is_not_told_is_caught(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a worker that loses the outcomes of calls, the journals of what is stuck are shown."""
+    """With a worker that loses the outcomes of calls, the journals of what is stuck are shown; as on a cluster."""
+    monkeypatch.setattr(Wire, "one_node", False)
     tell = Answering.tell
     told = 0
 

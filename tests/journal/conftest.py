@@ -17,3 +17,13 @@ async def bench(request: pytest.FixtureRequest, redis_url: str, namespace: str) 
     else:
         async with redis_bench(namespace, redis_url) as made:
             yield made
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def spread_bench(request: pytest.FixtureRequest, redis_url: str, namespace: str) -> AsyncIterator[Bench]:
+    """As `bench`, of a store that has each slot on a node of its own, as a cluster may."""
+    if request.param == "memory":
+        yield MemoryBench(namespace, one_node=False)
+    else:
+        async with redis_bench(namespace, redis_url, one_node=False) as made:
+            yield made

@@ -79,11 +79,11 @@ class FakeClock:
 class MemoryBench:
     """`MemoryStore` on a clock that stands still."""
 
-    def __init__(self, namespace: str, kind: type[MemoryStore] = MemoryStore) -> None:
+    def __init__(self, namespace: str, kind: type[MemoryStore] = MemoryStore, *, one_node: bool = True) -> None:
         self.keys = Keys(namespace, slots=SLOTS)
         self._clock = FakeClock()
         self._heard: list[tuple[str, bytes]] = []
-        self._memory = kind(self._clock, SLOTS, namespace=namespace, publish=self._hear)
+        self._memory = kind(self._clock, SLOTS, namespace=namespace, publish=self._hear, one_node=one_node)
         self.store: Store = self._memory
 
     def _hear(self, channel: str, message: bytes) -> None:
@@ -270,8 +270,14 @@ def _place(entry_id: bytes) -> tuple[int, int]:
     return int(position), int(epoch)
 
 
+class OneOfSeveral(Wire):
+    """A wire that says that each slot may be on a node of its own, and so has the store use it as a cluster's."""
+
+    one_node = False
+
+
 @asynccontextmanager
-async def redis_bench(namespace: str, url: str) -> AsyncIterator[RedisBench]:
+async def redis_bench(namespace: str, url: str, *, one_node: bool = True) -> AsyncIterator[RedisBench]:
     """A bench on the Redis at `url`; what the namespace holds is deleted at the end."""
     where = urlsplit(url)
     assert where.hostname is not None
@@ -283,7 +289,7 @@ async def redis_bench(namespace: str, url: str) -> AsyncIterator[RedisBench]:
 
     async with (
         redis.asyncio.Redis.from_url(url) as client,
-        Wire(locate, script_texts(), name=f"test-{namespace}") as wire,
+        (Wire if one_node else OneOfSeveral)(locate, script_texts(), name=f"test-{namespace}") as wire,
     ):
         bench = RedisBench(namespace, wire, client)
         await bench.listen()

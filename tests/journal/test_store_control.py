@@ -201,8 +201,9 @@ async def test_a_workflow_is_purged_with_its_state_and_promises(bench: Bench) ->
         assert len(keys) == left
 
 
-async def test_what_somebody_still_waits_for_is_not_purged(bench: Bench) -> None:
+async def test_what_somebody_still_waits_for_is_not_purged(spread_bench: Bench) -> None:
     """Its callers would wait for ever; once they are told it goes."""
+    bench = spread_bench
     lease = await admitted(bench, caller=str(Caller(new_id(), 3, 7)))
     await completed(bench, lease)
     assert await bench.store.purge(lease.invocation_id) == Delivery("unchanged", status="completed")

@@ -112,8 +112,9 @@ async def test_many_are_acknowledged_at_once(bench: Bench) -> None:
     assert await sweep_all(bench) == [OutgoingDue(lease.invocation_id, 5, entries[3])]
 
 
-async def test_retention_begins_with_the_last_acknowledgement(bench: Bench) -> None:
+async def test_retention_begins_with_the_last_acknowledgement(spread_bench: Bench) -> None:
     """Of its reply, of its callers and of all that it sent, in any order; then nothing of it is left behind."""
+    bench = spread_bench
     waiting = caller()
     lease = await admitted(bench, reply_to="replies", caller=str(waiting))
     await bench.store.append(lease, [SENT["call"], SENT["send"]], after=1, seq=1, progress=True)
@@ -141,8 +142,9 @@ async def test_what_was_sent_and_acknowledged_before_does_not_hold_retention_bac
     assert len((await bench.dump())["kept"]) == 2  # type: ignore[arg-type]  # a set
 
 
-async def test_callers_are_told_until_they_are_acknowledged(bench: Bench) -> None:
+async def test_callers_are_told_until_they_are_acknowledged(spread_bench: Bench) -> None:
     """Those of the admission, of duplicates and of whoever attached; each once."""
+    bench = spread_bench
     first, second, third = caller(1), caller(2), caller(3)
     lease = await admitted(bench, caller=str(first))
     for _ in range(2):
@@ -200,8 +202,9 @@ async def test_reply_topics_are_bounded(bench: Bench) -> None:
     assert await bench.store.admit(known, lease_ms=LEASE_MS) == Duplicate("running", None)
 
 
-async def test_a_workflow_keeps_what_it_owes_for_as_long(bench: Bench) -> None:
+async def test_a_workflow_keeps_what_it_owes_for_as_long(spread_bench: Bench) -> None:
     """Its state and promises expire with its run, and not before the last acknowledgement."""
+    bench = spread_bench
     answer = await bench.store.admit(admission(key="k", mode="main", caller=str(caller())), lease_ms=LEASE_MS)
     assert isinstance(answer, Claimed)
     assert await bench.store.edit_state("Greeter/k", [("a", b"1")], force=True) is None

@@ -15,6 +15,7 @@ from perdure.worker.server_process import ServerProcess
 from perdure.worker.settings import Settings
 from perdure.worker.topics import plan_topics
 from tests.servers.apache import apache_kafkas
+from tests.waiting import wait_until
 
 from .application import SERVICE, Act, application
 from .stage import Stage, set_stage
@@ -59,8 +60,16 @@ async def doctor_names_topics_that_one_broker_can_take_along(settings: Settings)
     lone = lone._replace(replication_factor=1)
     hasty = hasty._replace(config=(*hasty.config, ("min.insync.replicas", "1")))
     await create_topics(config, [lone, hasty, *rest])
-    findings = await examine_kafka(settings, application, target="m:a")
-    found = {finding.found: finding.mend for finding in findings if finding.level == "problem"}
+    found: dict[str, str] = {}
+
+    async def all_there() -> bool:
+        nonlocal found
+        findings = await examine_kafka(settings, application, target="m:a")
+        found = {finding.found: finding.mend for finding in findings if finding.level == "problem"}
+        # One broker has made them, and the next may not have heard of them yet.
+        return not any("is not there" in said for said in found)
+
+    await wait_until(all_there)
     assert len(found) == 2
     said = f"{lone.name} is on 1 broker: what nobody has admitted yet goes with it."
     assert "kafka-reassign-partitions.sh" in found[said]

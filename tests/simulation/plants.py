@@ -11,7 +11,8 @@ from perdure.journal.machine import Machine
 from perdure.journal.memory_objects import release
 from perdure.journal.memory_store import MemoryStore
 from perdure.journal.promised import COMPLETED
-from perdure.journal.store import Delivery, Lease, ResumeDue, Swept
+from perdure.journal.store import Caller, Delivery, Lease, ResumeDue, Swept
+from perdure.journal.transitions import Answered
 from perdure.schemas.commands import Lookup
 from perdure.schemas.entries import OUTGOING, Completion, Entry, Identity, Output, Sleep, Success
 from perdure.schemas.ids import InvocationId
@@ -37,9 +38,9 @@ class StorePlant(Plant):
     def __init__(self, kind: type[MemoryStore]) -> None:
         self._kind = kind
 
-    def store(self, clock: StoreClock, publish: Callable[[str, bytes], None]) -> MemoryStore:
+    def store(self, clock: StoreClock, publish: Callable[[str, bytes], None], *, one_node: bool) -> MemoryStore:
         """See `Plant.store`."""
-        return self._kind(clock, slots=SLOTS, namespace=NAMESPACE, publish=publish)
+        return self._kind(clock, slots=SLOTS, namespace=NAMESPACE, publish=publish, one_node=one_node)
 
 
 class MachinePlant(Plant):
@@ -159,6 +160,13 @@ class LastWins(MemoryStore):
         return super().complete_awakeable(invocation_id, entry, here=here)
 
 
+class Mute(MemoryStore):
+    """Takes callers for told by the end of what they called."""
+
+    def _tell(self, caller: Caller, output: Output, here: str) -> Answered:
+        return Answered(["delivered"], [])
+
+
 class TwiceReleasing(MemoryStore):
     """Hands an object on once more than it was held."""
 
@@ -261,6 +269,7 @@ PLANTS: dict[str, Plant] = {
     "outbox removed early": StorePlant(Unsent),
     "timer popped not leased": StorePlant(Popping),
     "completion not first-wins": StorePlant(LastWins),
+    "caller not told": StorePlant(Mute),
     "lock released twice": StorePlant(TwiceReleasing),
     "timer early": StorePlant(Hasty),
     "completed twice": StorePlant(Forgetful),

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from perdure.journal.memory_store import MemoryStore
@@ -48,6 +48,10 @@ UNPAUSE_S = 2.0
 
 FORGETS_EVERY = 4
 """Of so many seeds one goes on until retention has ended: that takes as long as all before it."""
+
+SPREAD_EVERY = 3
+"""Of so many seeds one has a store whose slots are on several nodes: there a callee's end, and that its caller knows
+of it, are two transitions."""
 
 RETENTION_MS = 40 * 86_400_000
 """Longer than anything is kept."""
@@ -91,9 +95,9 @@ def simulate(schedule: Schedule, plant: Plant | None = None) -> Report:
 class Plant:
     """What a simulation is made of; a planted bug makes some of it otherwise."""
 
-    def store(self, clock: StoreClock, publish: Callable[[str, bytes], None]) -> MemoryStore:
+    def store(self, clock: StoreClock, publish: Callable[[str, bytes], None], *, one_node: bool) -> MemoryStore:
         """Make an empty store."""
-        return MemoryStore(clock, slots=SLOTS, namespace=NAMESPACE, publish=publish)
+        return MemoryStore(clock, slots=SLOTS, namespace=NAMESPACE, publish=publish, one_node=one_node)
 
     def worker(self, worker: VirtualWorker) -> VirtualWorker:
         """Change a worker before its first life."""
@@ -124,7 +128,11 @@ class Simulation:
         self._auditor = Auditor(self._wrong)
         self._store_clock = StoreClock(machine)
         self._redis = VirtualRedis(
-            self._world, self._store_clock, make=plant.store, chance=self._chance, watch=self._executed
+            self._world,
+            self._store_clock,
+            make=partial(plant.store, one_node=schedule.seed % SPREAD_EVERY != 0),
+            chance=self._chance,
+            watch=self._executed,
         )
         services = _application().services
         topics = {service_topic(NAMESPACE, name): PARTITIONS for name in services}

@@ -27,6 +27,7 @@ FOUND_WITHIN: dict[str, tuple[int, tuple[Kind, ...]]] = {
     "outbox removed early": (150, ("crash",)),
     "timer popped not leased": (250, ("crash",)),
     "completion not first-wins": (40, CALM),
+    "caller not told": (20, CALM),
     "lock released twice": (20, CALM),
     "timer early": (20, CALM),
     "completed twice": (40, CALM),

@@ -10,7 +10,6 @@ import orjson
 import pytest
 
 from perdure.journal.store import (
-    Caller,
     HintDue,
     Lease,
     OutgoingDue,
@@ -219,10 +218,10 @@ async def test_a_callee_that_has_an_outcome_tells_it_at_once(scene: Scene) -> No
 async def test_a_callee_that_runs_already_has_one_more_to_tell(scene: Scene) -> None:
     """A call that finds what somebody else has begun is told its outcome, too, and begins nothing."""
     origin, running = await scene.admitted(), await scene.admitted()
-    position = await scene.send(origin, scene.call(origin, 1, invocation_id=running.invocation_id))
+    await scene.send(origin, scene.call(origin, 1, invocation_id=running.invocation_id))
     assert (scene.claims, await scene.answers(origin), await scene.owed(origin)) == ([], [], 0)
-    concluded = await scene.complete(running, ONE)
-    assert concluded.callers == [Caller(origin.invocation_id, 1, position)]
+    await scene.complete(running, ONE)
+    assert await scene.answers(origin) == [(1, ONE)]
 
 
 async def test_a_callee_for_whom_too_many_wait_is_asked_again(scene: Scene) -> None:
@@ -263,10 +262,10 @@ async def test_a_workflow_has_one_run(scene: Scene) -> None:
 async def test_attaching_to_what_runs_joins_its_callers(scene: Scene) -> None:
     """Nothing is told before there is an outcome."""
     origin, running = await scene.admitted(), await scene.admitted()
-    position = await scene.send(origin, Attach(5, 1, running.invocation_id))
+    await scene.send(origin, Attach(5, 1, running.invocation_id))
     assert (await scene.answers(origin), await scene.owed(origin)) == ([], 0)
-    concluded = await scene.complete(running, ONE)
-    assert concluded.callers == [Caller(origin.invocation_id, 5, position)]
+    await scene.complete(running, ONE)
+    assert await scene.answers(origin) == [(5, ONE)]
 
 
 async def test_attaching_to_what_has_ended_tells_the_outcome(scene: Scene) -> None:

@@ -138,18 +138,19 @@ async def test_sending_heals_after_an_outage(private_broker: ServerProcess, name
     plan = [TopicPlan(topic, 1, 1, ())]
     await create_topics(config, plan)
     async with Sender(config) as sender:
-        await sender.send(Outgoing(topic, None, b"1"))
+
+        async def sent() -> bool:
+            try:
+                await sender.send(Outgoing(topic, None, b"1"))
+            except BrokerError:
+                return False
+            return True
+
+        # A broker that has just begun may take longer than the sender's patience.
+        await wait_until(sent)
         await private_broker.kill()
         with pytest.raises(BrokerError):
             await sender.send(Outgoing(topic, None, b"2"))
         await private_broker.start()
         await create_topics(config, plan)
-
-        async def sent() -> bool:
-            try:
-                await sender.send(Outgoing(topic, None, b"3"))
-            except BrokerError:
-                return False
-            return True
-
         await wait_until(sent)
