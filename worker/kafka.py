@@ -32,14 +32,15 @@ from .deadlines import Deadlines
 from .kafka_batches import Batches, Codecs, readable
 from .kafka_closing import (
     client_of,
+    close_client,
     commit_once,
     consumer_ended,
-    drop_consumer,
-    drop_producer,
     producer_ended,
     retrieve,
+    start_client,
     start_consumer,
-    within,
+    stop_consumer,
+    stop_producer,
 )
 from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, ClusterView, KafkaConfig
 from .kafka_connection import UnreadableRecordsError, connection, failure, is_closed_by_the_loop, too_large, unread
@@ -209,10 +210,7 @@ class Consumer:
 
     async def close(self) -> None:
         """Leave the group and close, or abandon what does not close in time."""
-        try:
-            await within(self._config.stop_timeout_ms, self._client.stop())
-        finally:
-            await drop_consumer(self._client)
+        await stop_consumer(self._client, self._config.stop_timeout_ms)
 
 
 class Producer:
@@ -241,7 +239,7 @@ class Producer:
             BrokerError: Nothing answered.
         """
         async with _translated("connect a producer to Kafka", self._config.produce_timeout_ms):
-            await self._client.start()
+            await start_client(self._client.start())
 
     async def produce(self, outgoing: Sequence[Outgoing]) -> None:
         """Send all, in order per partition, and return when all are acknowledged.
@@ -289,10 +287,7 @@ class Producer:
 
     async def close(self) -> None:
         """Send what is buffered and close, or abandon what does not close in time."""
-        try:
-            await within(self._config.stop_timeout_ms, self._client.stop())
-        finally:
-            await drop_producer(self._client)
+        await stop_producer(self._client, self._config.stop_timeout_ms)
 
 
 class Admin:
@@ -310,7 +305,7 @@ class Admin:
         """
         async with _translated(f"reach Kafka at {self._config.bootstrap_servers}", self._config.probe_timeout_ms):
             try:
-                await self._client.bootstrap()
+                await start_client(self._client.bootstrap())
             except kafka_errors.KafkaConnectionError:
                 # It logged why, and tells only that: ask one of the servers again, for the reason.
                 host, port, _ = self._client.hosts[0]
@@ -365,7 +360,7 @@ class Admin:
 
     async def close(self) -> None:
         """Close the connections."""
-        await within(self._config.stop_timeout_ms, self._client.close())
+        await close_client(self._client)
 
 
 class _Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is not typed

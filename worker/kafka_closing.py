@@ -90,6 +90,25 @@ MOVED = (15, 16)
 """Kafka's numbers of the errors that say that the coordinator is another one, or none just now."""
 
 
+async def start_client(starting: Awaitable[object]) -> None:
+    """Await what starts a client of aiokafka 0.14; where that is given up, close the connection that it forgets.
+
+    It asks its first connection for the topics before it keeps it anywhere, and expects no cancellation meanwhile.
+
+    Args:
+        starting: Its `start()` or `bootstrap()`.
+    """
+    try:
+        await starting
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None:
+            if (forgotten := trace.tb_frame.f_locals.get("bootstrap_conn")) is not None:
+                forgotten.close()
+            trace = trace.tb_next
+        raise
+
+
 async def start_consumer(client: Any, error_of: Callable[[int], type[Exception]]) -> None:
     """Start a consumer that heeds it where a coordinator refuses to tell commits.
 
@@ -100,7 +119,7 @@ async def start_consumer(client: Any, error_of: Callable[[int], type[Exception]]
         client: Not started yet.
         error_of: The error of a number.
     """
-    await client.start()
+    await start_client(client.start())
     coordinator = client._coordinator
     send = coordinator._send_req
 
@@ -134,25 +153,56 @@ def _blind(client: Any) -> bool:
     return task is not None and bool(task.done())
 
 
-async def drop_consumer(client: Any) -> None:
-    """End whatever a hanging, failed or finished `stop()` left of a consumer."""
+async def stop_consumer(client: Any, timeout_ms: int) -> None:
+    """Leave the group and close; end whatever a hanging or failed `stop()` left."""
+    try:
+        await within(timeout_ms, client.stop())
+    finally:
+        await _drop_consumer(client)
+
+
+async def _drop_consumer(client: Any) -> None:
     client._closed = True
     tasks = [client._fetcher._fetch_task, *client._fetcher._pending_tasks] if client._fetcher else []
     if (coordinator := client._coordinator) is not None:
         tasks += [coordinator._coordination_task, coordinator._heartbeat_task, coordinator._commit_refresh_task]
     await _end(tasks)
-    await within(_DROP_MS, client._client.close())
+    await close_client(client._client)
 
 
-async def drop_producer(client: Any) -> None:
-    """End whatever a hanging, failed or finished `stop()` left of a producer; what was not sent fails."""
+async def stop_producer(client: Any, timeout_ms: int) -> None:
+    """Send what is buffered and close; end whatever a hanging or failed `stop()` left: what was not sent fails."""
+    try:
+        await within(timeout_ms, client.stop())
+    finally:
+        await _drop_producer(client)
+
+
+async def _drop_producer(client: Any) -> None:
     client._closed = True
     for batches in client._message_accumulator._batches.values():
         for batch in batches:
             batch._drain_waiter.add_done_callback(retrieve)
     client._message_accumulator.fail_all(BrokerError("The producer was closed before this was sent: send it again."))
-    await within(_DROP_MS, client.client.close())
+    await close_client(client.client)
     await _end([client._sender.sender_task])
+
+
+async def close_client(client: Any) -> None:
+    """Close all connections, those also that somebody is making just now."""
+    client._conns = _Closing(client._conns)
+    # Its own `close()` waits for its lookout for topics first, which may absorb that it is cancelled.
+    for connection in client._conns.values():
+        connection.close()
+    await within(_DROP_MS, client.close())
+
+
+class _Closing(dict[Any, Any]):
+    """The connections of a client that is closed: aiokafka would keep one that comes late, and nobody close it."""
+
+    def __setitem__(self, place: Any, connection: Any) -> None:
+        connection.close()
+        super().__setitem__(place, connection)
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
