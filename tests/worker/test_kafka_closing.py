@@ -20,7 +20,6 @@ from tests.waiting import wait_until
 
 from .kafka_clients import quick_config
 
-
 HASTY = {
     "commit_timeout_ms": 100,
     "rebalance_timeout_ms": 250,
