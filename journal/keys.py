@@ -9,6 +9,7 @@ ns:{s}:status:<status>            sorted set  ids by status; score = since when,
 ns:{s}:object|queue|state|promises:<...>      objects and workflows
 ns:settings                       hash        what is fixed when a namespace is made: slots, format
 ns:starts                         hash        <group>/<topic>: the offsets at which a subscription to its end began
+ns:offsets                        hash        <group>/<topic id>/<partition>: how far a consumer group has read
 ns:services                       hash        what workers said of each service: its kind, its handlers
 ns:workers, ns:worker:<id>        zset, hash  live workers by heartbeat, and what each says of itself
 ns:barrier:<worker>               string      the committer's tiny write before it asks for durability
@@ -116,6 +117,11 @@ class Keys:
     def starts(self) -> str:
         """Where subscriptions began that begin at the end of a topic."""
         return f"{self.namespace}:starts"
+
+    @property
+    def offsets(self) -> str:
+        """How far consumer groups have read."""
+        return f"{self.namespace}:offsets"
 
     @property
     def services(self) -> str:

@@ -120,6 +120,25 @@ class RedisReads(RedisScripts):
         await kept
         return {int(number): offset for number, offset in orjson.loads(await found).items()}
 
+    async def keep_offsets(self, group: str, offsets: Mapping[str, int]) -> None:
+        """Remember how far a consumer group has read, by topic id and partition, in place of what was remembered.
+
+        Raises:
+            StoreError: Redis refuses it.
+        """
+        flat: list[Argument] = [part for place, offset in offsets.items() for part in (f"{group}/{place}", offset)]
+        await self._wiring.of(self._keys.offsets).call((b"HSET", self._keys.offsets, *flat), same)
+
+    async def kept_offsets(self, group: str, places: Sequence[str]) -> Sequence[int | None]:
+        """Return how far a consumer group has read, as `keep_offsets` was told; `None` where it was not.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        fields = (f"{group}/{place}" for place in places)
+        found = await self._wiring.of(self._keys.offsets).call((b"HMGET", self._keys.offsets, *fields), same)
+        return [None if offset is None else int(offset) for offset in found]
+
     async def heartbeat(self, worker: str, facts: dict[str, str]) -> Sequence[str]:
         """See `Store.heartbeat`."""
         workers, mine = self._keys.workers, self._keys.worker(worker)

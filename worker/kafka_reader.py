@@ -53,7 +53,7 @@ class Reader:
         emptied: Topics made anew just now: the first assignment, until which it stays set, begins at their beginning.
         careful: Begin by reading partition by partition, because a predecessor met records that cannot be decoded:
             aiokafka forgets what it drained of other partitions when one of them raises.
-        begin: Where partitions without a committed offset begin; at their first record without it.
+        begin: Where partitions without a committed offset begin, and who is told of commits.
     """
 
     def __init__(
@@ -81,11 +81,9 @@ class Reader:
         # Without a group nobody waits meanwhile, and its coordinator may have to be found first.
         self._begin_ms = config.request_timeout_ms if config.assignment == MANUAL else config.listener_timeout_ms
         self._unreadable_at_ms = clock.monotonic_ms()
-        self._void = False
         self._consumer = Consumer(config, revoked=self._revoked, assigned=self._assigned)
         self._settled = asyncio.Event()
-        self._revoking = False
-        self._closed = False
+        self._void = self._revoking = self._closed = False
         self._waiting: asyncio.Timeout | None = None
         self._committing: asyncio.Timeout | None = None
         self._carry: list[Record] = []
@@ -185,6 +183,8 @@ class Reader:
             finally:
                 self._committing = None
             self._failing.pop("committing", None)
+            if self._begin is not None:
+                await self._begin.reached({at: offsets[at] for at in self.held if at in offsets}, self._topic_ids)
 
     def suspect(self) -> None:
         """An outage has begun: give up a commit that is under way.
@@ -375,9 +375,9 @@ class Reader:
         logger.info("%s partitions are assigned to group %s", len(partitions), self._config.group_id)
 
     async def _beginnings(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        begin = dict(await self._begin(self._consumer.ask, partitions)) if self._begin is not None else {}
-        if self._topic_ids:
-            begin |= await self._consumer.ask(former(self._topic_ids), partitions)
+        ask, ids = self._consumer.ask, self._topic_ids
+        begin = dict(await self._begin(ask, partitions, ids)) if self._begin is not None else {}
+        begin |= await ask(former(ids), partitions) if ids else {}
         return begin | {partition: 0 for partition in partitions if partition.topic in self.emptied}
 
     async def _told(self, call: Awaitable[None], event: str) -> None:

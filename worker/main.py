@@ -10,7 +10,7 @@ import platform
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +34,7 @@ from .engine import Engine, EngineSettings
 from .event_loop import STEP_THREADS, end_process
 from .handler_timers import prepare_loop
 from .kafka_broker import KafkaBroker
-from .kafka_offsets import Beginnings
+from .kafka_offsets import Beginnings, KeptOffsets, Start
 from .leases import ThreadRenewal
 from .service_kinds import describe_services
 from .settings import Settings
@@ -141,7 +141,7 @@ async def worker_engine(application: Application, settings: Settings, around: Su
         connected = connected_store(config, keys, name=f"perdure-{worker}", barrier=barrier)
         store = await stack.enter_async_context(connected)
         await store.describe(describe_services(application))
-        broker = _broker(application, settings, worker, around.clock)
+        broker = _broker(application, settings, worker, store, around.clock)
         feeds = [
             _feed(group, subscriptions, settings, worker, store, around.clock)
             for group, subscriptions in groups.items()
@@ -207,7 +207,7 @@ def _slots(settings: Settings) -> int | None:
     return settings.slots if "slots" in settings.model_fields_set else None
 
 
-def _broker(application: Application, settings: Settings, worker: str, clock: Clock) -> KafkaBroker:
+def _broker(application: Application, settings: Settings, worker: str, store: RedisStore, clock: Clock) -> KafkaBroker:
     plan = plan_topics(
         settings.namespace,
         application.services,
@@ -215,7 +215,14 @@ def _broker(application: Application, settings: Settings, worker: str, clock: Cl
         replication_factor=settings.topic_replication_factor,
     )
     topics = consumed_topics(settings.namespace, application.services)
-    return KafkaBroker(settings.kafka_config(client_id=f"perdure-{worker}"), topics=topics, plan=plan, clock=clock)
+    config = settings.kafka_config(client_id=f"perdure-{worker}")
+    begin = _beginnings({}, config.group_id, store)
+    return KafkaBroker(config, topics=topics, plan=plan, clock=clock, begin=begin)
+
+
+def _beginnings(starts: Mapping[str, Start], group: str, store: RedisStore) -> Beginnings:
+    offsets = KeptOffsets(partial(store.keep_offsets, group), partial(store.kept_offsets, group))
+    return Beginnings(starts, remember=partial(store.remember_start, group), offsets=offsets)
 
 
 def _feed(
@@ -231,7 +238,7 @@ def _feed(
         replace(settings.kafka_config(client_id=f"perdure-{worker}"), group_id=group),
         topics=sorted(starts),
         clock=clock,
-        begin=Beginnings(starts, remember=partial(store.remember_start, group)),
+        begin=_beginnings(starts, group, store),
         produces=False,
     )
     return Feed(group, subscriptions, broker)
