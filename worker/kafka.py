@@ -37,8 +37,6 @@ from .kafka_closing import (
     consumer_ended,
     producer_ended,
     retrieve,
-    start_client,
-    start_consumer,
     stop_consumer,
     stop_producer,
 )
@@ -46,6 +44,7 @@ from .kafka_config import FETCH_BYTES_MAX, MANUAL, POLL_INTERVAL_MS_MAX, Cluster
 from .kafka_connection import UnreadableRecordsError, connection, failure, is_closed_by_the_loop, too_large, unread
 from .kafka_offsets import OffsetQuestion
 from .kafka_replication import least_in_sync
+from .kafka_starting import start_client, start_consumer
 from .kafka_topic_ids import TopicsRequest, mark
 from .kafka_view import refused, view_of
 from .topics import TopicPlan

@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from aiokafka.client import ConnectionGroup
@@ -17,8 +16,6 @@ from perdure.worker.broker import Outgoing, Partition
 from perdure.worker.event_loop import run_to_end
 from perdure.worker.kafka import Admin, Consumer
 from perdure.worker.kafka_admin import create_topics, describe_cluster
-from perdure.worker.kafka_closing import OFFSET_FETCH
-from perdure.worker.kafka_offsets import committed
 from tests.waiting import wait_until
 
 from .kafka_clients import broker_for, numbers, poll_until, quick_config, topic_plan, values
@@ -180,33 +177,3 @@ def test_a_connection_that_the_loop_has_closed_is_an_outage_like_any_other(
             await wait_until(commits)
 
     run_to_end(commit_over_closed_ones())
-
-
-@pytest.mark.parametrize("code", [14, 15, 16])
-async def test_a_coordinator_that_refuses_to_tell_commits_is_asked_again(
-    bootstrap_servers: str, namespace: str, code: int
-) -> None:
-    """It is loading, not available, or another one now: that is not "nothing was committed".
-
-    Chaos with seed 5100 had all records read again from the first one on, when a broker had lost its session.
-    """
-    plan = topic_plan(f"{namespace}.S")
-    partition = Partition(plan.name, 0)
-    async with broker_for(quick_config(bootstrap_servers, namespace), plan) as broker:
-        await broker.produce(values(plan.name, [0]))
-        await poll_until(broker, lambda got: len(got) >= 1)
-        await broker.commit({partition: 1})
-        assert broker._reader is not None
-        consumer = broker._reader._consumer
-        client, refusals = consumer._client._client, [code, code]
-        send = client.send
-
-        async def refusing(node_id: int, request: Any, **how: Any) -> Any:
-            answer = await send(node_id, request, **how)
-            if request.API_KEY == OFFSET_FETCH and refusals:
-                answer.error_code, answer.topics = refusals.pop(), []
-            return answer
-
-        client.send = refusing
-        assert await consumer.ask(committed, [partition]) == {partition: 1}
-        assert refusals == []

@@ -1,4 +1,4 @@
-"""What aiokafka leaves open or overlooks, and what ends it."""
+"""Ending aiokafka clients: `perdure.worker.kafka_closing`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from perdure.schemas.errors import BrokerError
-from perdure.worker.kafka import Admin, Consumer, Producer
+from perdure.worker.kafka import Consumer, Producer
 from perdure.worker.kafka_closing import client_of
 from perdure.worker.kafka_config import KafkaConfig
 from tests.waiting import wait_until
 
 from .kafka_clients import quick_config
-
-HASTY = {
-    "commit_timeout_ms": 100,
-    "rebalance_timeout_ms": 250,
-    "request_timeout_ms": 300,
-    "produce_timeout_ms": 300,
-    "probe_timeout_ms": 300,
-}
 
 
 async def ignore(partitions: object) -> None:
@@ -36,33 +27,6 @@ async def ignore(partitions: object) -> None:
 def consumer(config: KafkaConfig) -> Consumer:
     """One that never gets partitions."""
     return Consumer(config, revoked=ignore, assigned=ignore)
-
-
-@pytest.mark.parametrize("client", [Admin, Producer, consumer])
-async def test_a_start_that_is_given_up_leaves_no_connection(
-    bootstrap_servers: str, namespace: str, monkeypatch: pytest.MonkeyPatch, client: Any
-) -> None:
-    """A broker that answers too late, as one with thousands of topics on a busy machine, costs no connection each."""
-    made: list[AIOKafkaConnection] = []
-    create, send = aiokafka.client.create_conn, AIOKafkaConnection.send
-
-    async def creating(*where: Any, **how: Any) -> AIOKafkaConnection:
-        made.append(await create(*where, **how))
-        return made[-1]
-
-    def late(self: AIOKafkaConnection, request: Any, **how: Any) -> Any:
-        # Longer than anybody's patience; aiokafka's own has not begun yet.
-        return asyncio.Event().wait() if isinstance(request, MetadataRequest) else send(self, request, **how)
-
-    monkeypatch.setattr(aiokafka.client, "create_conn", creating)
-    monkeypatch.setattr(AIOKafkaConnection, "send", late)
-    config = quick_config(bootstrap_servers, namespace, **HASTY)
-    made_by = client(config)
-    with pytest.raises(BrokerError):
-        await made_by.start()
-    await made_by.close()
-    assert made
-    assert not any(connection.connected() for connection in made)
 
 
 @pytest.mark.parametrize("client", [Producer, consumer])
