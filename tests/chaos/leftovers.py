@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from perdure.journal.redis_admin import opened
 from perdure.worker.settings import Settings
 
-KEPT = frozenset({"settings", "services", "workers"})
+KEPT = frozenset({"settings", "services", "workers", "offsets"})
 """What a namespace has as long as it is there."""
 
 STATE = "state:"

@@ -13,6 +13,7 @@ from .leftovers import unneeded
         ("n:settings", -1, True),
         ("n:services", -1, True),
         ("n:workers", -1, True),
+        ("n:offsets", -1, True),
         ("n:worker:w1", -1, True),
         ("n:worker:gone", 5_000, False),
         ("n:barrier:gone", 5_000, True),
