@@ -29,6 +29,10 @@ the worker itself is alive is told by its heartbeats: they run on its event loop
 FETCH_BYTES_MAX = 16 * 1_048_576
 """Most bytes of one fetch over all its partitions."""
 
+HEARTBEAT_INTERVAL_MS_MAX = 1_000
+"""A member learns by its heartbeat that the group rebalances, and until all members have, nobody in it gets records:
+with a third of a session of ten seconds, work stood still for up to three when a worker left."""
+
 METADATA_AGE_MS_MAX = 10_000
 """New partitions of a topic are noticed within this time; Kafka's default of five minutes leaves them unread."""
 
@@ -121,8 +125,8 @@ class KafkaConfig:
 
     @property
     def heartbeat_interval_ms(self) -> int:
-        """A third of the session: two heartbeats may be lost."""
-        return max(1, self.session_timeout_ms // 3)
+        """A third of the session, two heartbeats may be lost; and not long, because a rebalance waits for each one."""
+        return max(1, min(self.session_timeout_ms // 3, HEARTBEAT_INTERVAL_MS_MAX))
 
     @property
     def listener_timeout_ms(self) -> int:
