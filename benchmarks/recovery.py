@@ -45,6 +45,9 @@ FAULT_S = 2.0
 CALLERS = 16
 """Of no-ops, one after another each, while something fails or restarts."""
 
+ASK_EVERY_S = 0.02
+"""Between two calls whose time is taken."""
+
 CALL_TIMEOUT = timedelta(seconds=30)
 """For one of them; far above what any outage here lasts."""
 
@@ -205,9 +208,7 @@ async def _rolling(scene: Scene) -> tuple[float, int]:
     async with scene.workers((), (), ()) as workers:
         await _until(lambda: _ready(workers) >= 3)
         taken_s: list[float] = []
-        async with _calling(scene, taken_s):
-            await asyncio.sleep(FAULT_S)
-            taken_s.clear()
+        async with _calling(scene, []), _asking(scene, taken_s):
             for at in range(len(workers)):
                 await asyncio.to_thread(workers[at].stop)
                 workers[at] = await scene.start()
@@ -216,6 +217,32 @@ async def _rolling(scene: Scene) -> tuple[float, int]:
         journals = await _journals(scene, ids)
         failed = sum(isinstance(entry, AttemptFailed) for entries in journals for entry in entries)
         return percentile(taken_s, 0.99), failed
+
+
+@contextlib.asynccontextmanager
+async def _asking(scene: Scene, taken_s: list[float]) -> AsyncIterator[None]:
+    """Call a no-op every ASK_EVERY_S while the block runs, however long the others take, and note how long each took.
+
+    Who calls only once the last call was answered hardly calls while nothing is answered, and sees no outage.
+    """
+
+    async def ask() -> None:
+        began_s = time.perf_counter()
+        with contextlib.suppress(PerdureError, TimeoutError):
+            await scene.client.call("Bench/noop", timeout=CALL_TIMEOUT)
+        taken_s.append(time.perf_counter() - began_s)
+
+    async def keep_asking(group: asyncio.TaskGroup) -> None:
+        while True:
+            group.create_task(ask())
+            await asyncio.sleep(ASK_EVERY_S)
+
+    async with asyncio.TaskGroup() as asked:
+        asking = asked.create_task(keep_asking(asked))
+        await asyncio.sleep(FAULT_S)
+        taken_s.clear()
+        yield
+        asking.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ def test_the_defaults_are_in_order() -> None:
     assert config.commit_timeout_ms < config.listener_timeout_ms < config.rebalance_timeout_ms
 
 
-@pytest.mark.parametrize(("session_ms", "heartbeat_ms"), [(1, 1), (1_500, 500), (10_000, 1_000), (300_000, 1_000)])
+@pytest.mark.parametrize(("session_ms", "heartbeat_ms"), [(1, 1), (600, 200), (10_000, 300), (300_000, 300)])
 def test_a_rebalance_is_heard_of_soon(session_ms: int, heartbeat_ms: int) -> None:
     """However long a worker may be silent before it is taken for dead."""
     assert KafkaConfig("localhost:9092", "g", session_timeout_ms=session_ms).heartbeat_interval_ms == heartbeat_ms
