@@ -64,9 +64,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def committed(client: Any, partitions: list[Any]) -> dict[Any, int]:
-    """Ask for what the group has committed."""
-    found = await asyncio.gather(*(client.committed(tp) for tp in partitions))
-    return {tp: offset for tp, offset in zip(partitions, found, strict=True) if offset is not None}
+    """Ask for what the group has committed, in one request: aiokafka's own question is one for each partition."""
+    return {tp: commit.offset for tp, commit in (await fetch_commits(client, partitions)).items()}
 
 
 async def ends(client: Any, partitions: list[Any]) -> dict[Any, int]:
@@ -130,7 +129,7 @@ class Beginnings:
             BrokerError: Kafka did not answer.
             StoreError: What was decided or read could not be looked up.
         """
-        asked = [partition for partition in partitions if partition.topic in {*self._starts, *topic_ids}]
+        asked = [each for each in partitions if each.topic in self._starts or each.topic in topic_ids]
         done = await ask(committed, asked) if asked else {}
         fresh = [partition for partition in asked if partition not in done]
         begin = await self._forgotten([each for each in fresh if each.topic in topic_ids], topic_ids)

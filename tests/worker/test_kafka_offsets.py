@@ -29,6 +29,13 @@ class Found(NamedTuple):
     timestamp: int
 
 
+class Commit(NamedTuple):
+    """As aiokafka's."""
+
+    offset: int
+    metadata: str
+
+
 class Cluster:
     """What a consumer is told: committed offsets, ends, and the first records of a time."""
 
@@ -40,9 +47,14 @@ class Cluster:
         self.away = False
         self.none: Found | None = None
 
-    async def committed(self, partition: TopicPartition) -> int | None:
+    @property
+    def _coordinator(self) -> Cluster:
         """See aiokafka."""
-        return self.commits.get(partition)
+        return self
+
+    async def fetch_committed_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Commit]:
+        """See aiokafka's coordinator."""
+        return {tp: Commit(self.commits[tp], "") for tp in partitions if tp in self.commits}
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """See aiokafka."""
