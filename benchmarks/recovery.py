@@ -188,7 +188,7 @@ async def _killed_s(scene: Scene) -> float:
 
 async def _back(scene: Scene, server: ServerProcess) -> float:
     """From the first answer of a server that was killed to the first completion after it."""
-    async with scene.workers(()), _calling(scene, []):
+    async with scene.workers(()), _calling(scene):
         await asyncio.sleep(FAULT_S)
         await server.kill()
         await asyncio.sleep(FAULT_S)
@@ -208,7 +208,7 @@ async def _rolling(scene: Scene) -> tuple[float, int]:
     async with scene.workers((), (), ()) as workers:
         await _until(lambda: _ready(workers) >= 3)
         taken_s: list[float] = []
-        async with _calling(scene, []), _asking(scene, taken_s):
+        async with _calling(scene), _asking(scene, taken_s):
             for at in range(len(workers)):
                 await asyncio.to_thread(workers[at].stop)
                 workers[at] = await scene.start()
@@ -246,17 +246,15 @@ async def _asking(scene: Scene, taken_s: list[float]) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _calling(scene: Scene, taken_s: list[float]) -> AsyncIterator[None]:
+async def _calling(scene: Scene) -> AsyncIterator[None]:
     """Have CALLERS call no-ops while the block runs; what an outage fails is called again."""
 
     async def call() -> None:
         while True:
-            began_s = time.perf_counter()
             try:
                 await scene.client.call("Bench/noop", timeout=CALL_TIMEOUT)
             except (PerdureError, TimeoutError):
                 await asyncio.sleep(LOOK_S)
-            taken_s.append(time.perf_counter() - began_s)
 
     async with asyncio.TaskGroup() as callers:
         tasks = [callers.create_task(call()) for _ in range(CALLERS)]

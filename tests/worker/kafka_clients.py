@@ -12,6 +12,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from perdure.worker.broker import Outgoing, Partition, Record
 from perdure.worker.clock import SystemClock
+from perdure.worker.kafka import Consumer
 from perdure.worker.kafka_broker import KafkaBroker
 from perdure.worker.kafka_config import KafkaConfig
 from perdure.worker.offsets import OffsetTracker
@@ -44,6 +45,15 @@ def quick_config(bootstrap_servers: str, namespace: str, **changes: object) -> K
         stuck_after_ms=6_000,
     )
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type] # the fields check themselves
+
+
+def idle_consumer(config: KafkaConfig) -> Consumer:
+    """A consumer that never gets partitions."""
+
+    async def ignore(partitions: object) -> None:
+        """Be told of partitions."""
+
+    return Consumer(config, revoked=ignore, assigned=ignore)
 
 
 def topic_plan(name: str, *, partitions: int = 1) -> TopicPlan:

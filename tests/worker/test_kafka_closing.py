@@ -12,31 +12,21 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from perdure.worker.kafka import Consumer, Producer
+from perdure.worker.kafka import Producer
 from perdure.worker.kafka_closing import client_of
-from perdure.worker.kafka_config import KafkaConfig
 from tests.waiting import wait_until
 
-from .kafka_clients import quick_config
+from .kafka_clients import idle_consumer, quick_config
 
 
-async def ignore(partitions: object) -> None:
-    """Be told of partitions."""
-
-
-def consumer(config: KafkaConfig) -> Consumer:
-    """One that never gets partitions."""
-    return Consumer(config, revoked=ignore, assigned=ignore)
-
-
-@pytest.mark.parametrize("client", [Producer, consumer])
+@pytest.mark.parametrize("client", [Producer, idle_consumer])
 async def test_a_connection_that_comes_late_is_closed(
     bootstrap_servers: str, namespace: str, monkeypatch: pytest.MonkeyPatch, client: Any
 ) -> None:
     """Somebody who asks is still connecting when all is closed, and nobody would ever close that connection."""
     made_by = client(quick_config(bootstrap_servers, namespace))
     await made_by.start()
-    core = client_of(made_by._client) if client is consumer else made_by._client.client
+    core = client_of(made_by._client) if client is idle_consumer else made_by._client.client
     late, create = asyncio.Event(), aiokafka.client.create_conn
     made: list[AIOKafkaConnection] = []
 

@@ -12,12 +12,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from perdure.schemas.errors import BrokerError
 from perdure.worker.broker import Partition
-from perdure.worker.kafka import Admin, Consumer, Producer
-from perdure.worker.kafka_config import KafkaConfig
+from perdure.worker.kafka import Admin, Producer
 from perdure.worker.kafka_offsets import committed
 from perdure.worker.kafka_starting import OFFSET_FETCH
 
-from .kafka_clients import broker_for, poll_until, quick_config, topic_plan, values
+from .kafka_clients import broker_for, idle_consumer, poll_until, quick_config, topic_plan, values
 
 HASTY = {
     "commit_timeout_ms": 100,
@@ -28,16 +27,7 @@ HASTY = {
 }
 
 
-async def ignore(partitions: object) -> None:
-    """Be told of partitions."""
-
-
-def consumer(config: KafkaConfig) -> Consumer:
-    """One that never gets partitions."""
-    return Consumer(config, revoked=ignore, assigned=ignore)
-
-
-@pytest.mark.parametrize("client", [Admin, Producer, consumer])
+@pytest.mark.parametrize("client", [Admin, Producer, idle_consumer])
 async def test_a_start_that_is_given_up_leaves_no_connection(
     bootstrap_servers: str, namespace: str, monkeypatch: pytest.MonkeyPatch, client: Any
 ) -> None:
